@@ -1,0 +1,62 @@
+# `make demo` and `make test` go from a bare clone to the end with nothing but Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PYTEST_ARGS ?=
+
+# A stamp per set of extras, older than pyproject.toml only when the dependencies changed: a second run installs nothing.
+DEV_STAMP  := $(VENV)/.installed-dev
+DEMO_STAMP := $(if $(wildcard $(DEV_STAMP)),$(DEV_STAMP),$(VENV)/.installed-worker)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check format bench demo-backbone demo-experts clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(DEMO_STAMP) ## summarize the shipped sample clips through the whole service, then stop
+	@$(BIN)/python -m visum.demo
+
+serve: $(DEMO_STAMP) ## gateway, queue and worker on this machine until Ctrl-C
+	@$(BIN)/visum serve
+
+test: $(DEV_STAMP) ## all tests
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(DEV_STAMP) ## lint, import graph, Dockerfiles, compose file
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/hadolint docker/*.Dockerfile
+	@$(BIN)/python docker/check_compose.py
+
+format: $(DEV_STAMP) ## rewrite the code in the project's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(DEV_STAMP) ## measure this machine and print the table of docs/results.md
+	@$(BIN)/python -m benchmarks
+
+demo-backbone: $(DEV_STAMP) ## train the demo backbone again, from nothing
+	@$(BIN)/python -m training.backbone
+
+demo-experts: $(DEV_STAMP) ## train the four shipped experts again on the frozen demo backbone
+	@$(BIN)/python -m training.experts
+
+clean: ## remove the virtual environment and the caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "ViSum needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; } # a half-made one would be taken for whole
+
+$(VENV)/.installed-worker: pyproject.toml | $(BIN)/python
+	@echo "Installing ViSum into $(VENV) (a few minutes the first time, most of it torch)"
+	@PYTHON=$(BIN)/python sh .ci/install '.[worker]'
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml | $(BIN)/python
+	@echo "Installing ViSum with its development tools into $(VENV)"
+	@PYTHON=$(BIN)/python sh .ci/install '.[dev]'
+	@touch $@
