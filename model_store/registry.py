@@ -1,0 +1,256 @@
+"""The adapters on disk, read afresh whenever they change. No torch here: the gateway lists them too.
+
+Layout of a root: `<root>/<domain>/<version>/manifest.json` and the files it names. A version never changes
+once it is there, so a look costs one listing per domain and one `stat` per version; only manifests not seen
+before are parsed. A damaged version is set aside by name and the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_store.errors import AdapterNotFound, AdapterRefused, DamagedFile
+from model_store.files import file_sha256
+from model_store.manifest import DOMAIN_PATTERN, MANIFEST_FILE, AdapterManifest, read_manifest
+
+_VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}\Z")
+_DOMAIN_NAME = re.compile(DOMAIN_PATTERN.removesuffix("$") + r"\Z")
+
+Key = tuple[str, int]
+Stamp = tuple[int, int, int]
+"""(inode, size, mtime in ns) of a manifest: equal stamps mean that it was already read."""
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """One published adapter: what it says of itself and where it lies."""
+
+    manifest: AdapterManifest
+    path: Path
+
+    @property
+    def domain(self) -> str:
+        return self.manifest.domain
+
+    @property
+    def version(self) -> int:
+        return self.manifest.version
+
+    @property
+    def key(self) -> Key:
+        return (self.manifest.domain, self.manifest.version)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One version folder as last read: an entry, or the reason why not."""
+
+    stamp: Stamp | None
+    entry: AdapterEntry | None
+    refusal: AdapterRefused | None
+
+
+class AdapterRegistry:
+    """Every adapter of several roots, by domain and version. Safe to share between threads.
+
+    Where two roots hold the same version of a domain, the earlier root wins and the later one is refused.
+    With `backbone_fingerprint`, adapters of any other backbone are refused as well.
+    """
+
+    def __init__(self, roots: Sequence[Path], *, backbone_fingerprint: str | None = None) -> None:
+        self.roots = tuple(Path(root) for root in roots)
+        self._fingerprint = backbone_fingerprint
+        self._lock = threading.Lock()
+        self._seen: dict[Path, _Seen] = {}
+
+    def domains(self) -> list[str]:
+        """Names of the domains that have at least one sound version, sorted."""
+        return sorted({domain for domain, _ in self._scan()[0]})
+
+    def versions(self, domain: str) -> list[int]:
+        """The sound versions of a domain, ascending; empty for an unknown domain."""
+        return sorted(version for name, version in self._scan()[0] if name == domain)
+
+    def entries(self) -> list[AdapterEntry]:
+        """Every sound adapter, by domain and then version."""
+        entries, _ = self._scan()
+        return [entries[key] for key in sorted(entries)]
+
+    @property
+    def refused(self) -> list[AdapterRefused]:
+        """The versions that are set aside, each with its reason, by domain and version."""
+        return sorted(self._scan()[1], key=lambda refusal: (refusal.domain, refusal.version or 0))
+
+    def latest(self, domain: str) -> AdapterEntry:
+        """The newest sound version of a domain.
+
+        Raises:
+            AdapterRefused: the domain has versions, none of them sound (the newest one's reason).
+            AdapterNotFound: there is no such domain.
+        """
+        entries, refusals = self._scan()
+        sound = [version for name, version in entries if name == domain]
+        if sound:
+            return entries[domain, max(sound)]
+        unsound = [refusal for refusal in refusals if refusal.domain == domain]
+        if unsound:
+            raise max(unsound, key=lambda refusal: refusal.version or 0)
+        raise AdapterNotFound(domain, None, sorted({name for name, _ in entries}))
+
+    def get(self, domain: str, version: int | None = None) -> AdapterEntry:
+        """One version of a domain, the newest sound one where none is named.
+
+        Raises:
+            AdapterRefused: that version exists but is set aside.
+            AdapterNotFound: there is no such domain or version.
+        """
+        if version is None:
+            return self.latest(domain)
+        entries, refusals = self._scan()
+        if (domain, version) in entries:
+            return entries[domain, version]
+        for refusal in refusals:
+            if (refusal.domain, refusal.version) == (domain, version):
+                raise refusal
+        known = sorted(number for name, number in entries if name == domain)
+        if known:
+            raise AdapterNotFound(domain, version, known)
+        raise AdapterNotFound(domain, None, sorted({name for name, _ in entries}))
+
+    def refuse(self, entry: AdapterEntry, reason: str) -> AdapterRefused:
+        """Set a version aside in this process, as found unsound while loading; `latest` then passes it over.
+
+        It is looked at again when its manifest changes. Returns the refusal, to be raised by the caller.
+        """
+        refusal = AdapterRefused(entry.domain, entry.version, reason)
+        with self._lock:
+            self._seen[entry.path] = _Seen(_stamp(entry.path / MANIFEST_FILE), None, refusal)
+        return refusal
+
+    def verify(self, entry: AdapterEntry) -> None:
+        """Hash every file of an adapter against its manifest.
+
+        Raises:
+            AdapterRefused: a file is missing, a link, changed, or not listed.
+        """
+        try:
+            check_listing(entry.path, entry.manifest)
+            for name, expected in sorted(entry.manifest.files.items()):
+                if file_sha256(entry.path / name) != expected:
+                    raise DamagedFile(entry.path / name, "its sha256 is not the manifest's")
+        except DamagedFile as error:
+            raise AdapterRefused(entry.domain, entry.version, str(error)) from error
+
+    def _scan(self) -> tuple[dict[Key, AdapterEntry], list[AdapterRefused]]:
+        entries: dict[Key, AdapterEntry] = {}
+        refusals: list[AdapterRefused] = []
+        with self._lock:
+            seen: dict[Path, _Seen] = {}
+            for root in self.roots:
+                for folder in version_folders(root):
+                    found = seen[folder] = self._look(folder)
+                    if found.refusal is not None:
+                        refusals.append(found.refusal)
+                    elif found.entry is not None and found.entry.key in entries:
+                        reason = f"the same version is already in {entries[found.entry.key].path}"
+                        refusals.append(AdapterRefused(*found.entry.key, reason))
+                    elif found.entry is not None:
+                        entries[found.entry.key] = found.entry
+            self._seen = seen
+        return entries, refusals
+
+    def _look(self, folder: Path) -> _Seen:
+        stamp = _stamp(folder / MANIFEST_FILE)
+        before = self._seen.get(folder)
+        if before is not None and before.stamp == stamp:
+            return before
+        domain, version = folder.parent.name, int(folder.name)
+        try:
+            entry = read_entry(folder)
+            self._check_backbone(entry)
+        except AdapterRefused as refusal:
+            return _Seen(stamp, None, refusal)
+        except DamagedFile as error:
+            return _Seen(stamp, None, AdapterRefused(domain, version, str(error)))
+        return _Seen(stamp, entry, None)
+
+    def _check_backbone(self, entry: AdapterEntry) -> None:
+        made_for = entry.manifest.backbone
+        if self._fingerprint is not None and made_for.fingerprint != self._fingerprint:
+            raise AdapterRefused(*entry.key, foreign_backbone(entry.manifest, self._fingerprint))
+
+
+def foreign_backbone(manifest: AdapterManifest, fingerprint: str) -> str:
+    """The reason given when an adapter meets a backbone that it was not trained on."""
+    made_for = manifest.backbone
+    return (
+        f"it was trained on backbone {made_for.name} ({made_for.fingerprint[:12]}…), "
+        f"not on the one in service ({fingerprint[:12]}…)"
+    )
+
+
+def read_entry(folder: Path) -> AdapterEntry:
+    """Read the manifest of one version folder and check it against the folder, without hashing.
+
+    Raises:
+        DamagedFile: the manifest or a listed file is missing, a link or malformed.
+        AdapterRefused: the manifest speaks of another domain or version than its folder.
+    """
+    domain, version = folder.parent.name, int(folder.name)
+    if folder.is_symlink() or folder.parent.is_symlink():
+        raise AdapterRefused(domain, version, "its folder is a symbolic link")
+    manifest = read_manifest(folder / MANIFEST_FILE, AdapterManifest)
+    if (manifest.domain, manifest.version) != (domain, version):
+        raise AdapterRefused(domain, version, f"its manifest says {manifest.domain}/{manifest.version}")
+    check_listing(folder, manifest)
+    return AdapterEntry(manifest, folder)
+
+
+def check_listing(folder: Path, manifest: AdapterManifest) -> None:
+    """The folder holds the listed regular files and, hidden ones apart, nothing else.
+
+    Raises:
+        DamagedFile: naming the file.
+    """
+    listed = set(manifest.files) | {MANIFEST_FILE}
+    try:
+        with os.scandir(folder) as there:
+            present = {item.name: item.is_file(follow_symlinks=False) for item in there}
+    except OSError as error:
+        raise DamagedFile(folder, (error.strerror or "cannot be read").lower()) from error
+    for name in sorted(listed):
+        if name not in present:
+            raise DamagedFile(folder / name, "is missing")
+        if not present[name]:
+            raise DamagedFile(folder / name, "is not a regular file (links are refused)")
+    for name in sorted(present):
+        if name not in listed and not name.startswith("."):
+            raise DamagedFile(folder / name, "is not listed in the manifest")
+
+
+def version_folders(root: Path) -> Iterator[Path]:
+    """Every `<root>/<domain>/<version>` folder of a root in order; names that are neither are passed over."""
+    for domain in _names(root, _DOMAIN_NAME):
+        for version in sorted(_names(root / domain, _VERSION_NAME), key=int):
+            yield root / domain / version
+
+
+def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:
+    try:
+        with os.scandir(folder) as there:
+            return sorted(item.name for item in there if pattern.match(item.name) and item.is_dir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return (status.st_ino, status.st_size, status.st_mtime_ns)
