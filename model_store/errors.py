@@ -1,15 +1,15 @@
 """Everything the model store raises on purpose.
 
-    ModelStoreError
-    ├── DamagedFile            a file that cannot be what it claims to be
-    ├── AdapterError           carries .domain and .version
-    │   ├── AdapterNotFound    no such domain or version
-    │   └── AdapterRefused     it exists, but must not be used; carries .reason
-    ├── PublishRefused         the staged folder is not a complete, sound adapter
-    ├── BackboneError          carries .ref
-    │   ├── BackboneNotFound   no name, folder or hub id answers to the reference
-    │   └── BackboneRefused    it exists, but must not be used; carries .reason
-    └── ConversionRefused      an original checkpoint does not map onto the native layout; lists the tensors
+ModelStoreError
+├── DamagedFile            a file that cannot be what it claims to be
+├── AdapterError           carries .domain and .version
+│   ├── AdapterNotFound    no such domain or version
+│   └── AdapterRefused     it exists, but must not be used; carries .reason
+├── PublishRefused         the staged folder is not a complete, sound adapter
+├── BackboneError          carries .ref
+│   ├── BackboneNotFound   no name, folder or hub id answers to the reference
+│   └── BackboneRefused    it exists, but must not be used; carries .reason
+└── ConversionRefused      an original checkpoint does not map onto the native layout; lists the tensors
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Putting an adapter into a store, atomically. No torch here.
 
 The files are copied and synced in a hidden folder beside the versions; one rename then claims the next
-number. Renaming onto a folder that is there fails, so of two publishers that want one number exactly one gets it and
-the other takes the next. A reader sees a version whole or not at all.
+number. Renaming onto a folder that is there fails, so of two publishers that want one number exactly one
+gets it and the other takes the next. A reader sees a version whole or not at all.
 """
 
 from __future__ import annotations
