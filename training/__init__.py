@@ -1,0 +1,1 @@
+"""Training: the demo world, the recipes that made the shipped weights, evaluation."""
