@@ -1,0 +1,1 @@
+"""What the gateway and the workers agree on: records, results, errors, queue names, storage."""

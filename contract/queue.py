@@ -1,0 +1,56 @@
+"""The one queue between gateway and workers, and how a job gets into it.
+
+RQ moves a job reliably only for a worker that listens on exactly one queue, so there is one.
+Arguments and results are JSON on both sides: a pickle would run whatever it says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+QUEUE_NAME = "visum-summaries"
+JOB_FUNCTION = "workers.job.summarize"  # dotted: the gateway never imports the workers
+LEASE_SECONDS = 60  # a worker that is silent for longer has lost its jobs
+MAX_ATTEMPTS = 3  # how often a job is begun before it is given up
+JOB_TIMEOUT_SECONDS = 1800  # one video, from start to end
+FAILED_JOB_TTL_SECONDS = 86_400  # RQ's own note of a job that raised; our record is kept apart
+
+
+def open_queue(connection: Redis) -> Queue:
+    """The queue, for either side."""
+    return Queue(
+        QUEUE_NAME,
+        connection=connection,
+        serializer=JSONSerializer,
+        default_timeout=JOB_TIMEOUT_SECONDS,
+    )
+
+
+def enqueue(queue: Queue, summary_id: str, *, pipeline: Pipeline | None = None) -> None:
+    """Queue the job of a summary; its RQ id is the summary's.
+
+    With a pipeline the writes join the caller's transaction. RQ keeps no result: the record does.
+    """
+    queue.enqueue_call(
+        JOB_FUNCTION,
+        args=(summary_id,),
+        job_id=summary_id,
+        timeout=JOB_TIMEOUT_SECONDS,
+        result_ttl=0,
+        failure_ttl=FAILED_JOB_TTL_SECONDS,
+        pipeline=pipeline,
+    )
+
+
+def withdraw(queue: Queue, summary_id: str) -> None:
+    """Take a canceled summary's job out of the queue, if it still waits there."""
+    job = queue.fetch_job(summary_id)
+    if job is not None and queue.connection.lrem(queue.key, 0, summary_id):
+        job.delete(remove_from_queue=False)

@@ -1,0 +1,145 @@
+"""The record of one summary, as Redis keeps it: JSON with a schema version."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import pydantic_core
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
+from contract.containers import Container
+from contract.errors import Code, DamagedRecord, UnknownSchema
+from contract.result import SummaryResult
+
+__all__ = [
+    "AUTO_DOMAIN",
+    "SCHEMA_VERSION",
+    "DamagedRecord",
+    "JobError",
+    "Progress",
+    "Stage",
+    "Status",
+    "SummaryRecord",
+    "SummaryRequest",
+    "UnknownSchema",
+    "decode",
+    "encode",
+]
+
+SCHEMA_VERSION = 1
+AUTO_DOMAIN = "auto"  # the worker picks the domain from the video itself
+
+
+class Status(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def finished(self) -> bool:
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
+
+
+class Stage(StrEnum):
+    QUEUED = "queued"
+    DECODE = "decode"
+    ADAPTER = "adapter"
+    PREFILL = "prefill"
+    GENERATE = "generate"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SummaryRequest(_Part):
+    """What was asked for. `sha256` and `size_bytes` are the uploaded file's; `blob_key` finds it."""
+
+    filename: str
+    sha256: str
+    size_bytes: NonNegativeInt
+    container: Container
+    blob_key: str
+    domain: str = AUTO_DOMAIN
+    instructions: str | None = None
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    seed: int | None = Field(default=None, ge=0)
+    adapter_version: int | None = Field(default=None, ge=1)
+
+
+class Progress(_Part):
+    """How far a stage is: `done` of `total` frames while decoding, tokens while generating."""
+
+    stage: Stage = Stage.QUEUED
+    done: NonNegativeInt = 0
+    total: NonNegativeInt = 0
+
+
+class JobError(_Part):
+    """Why there is no summary: a stable code and a sentence for a person."""
+
+    code: Code
+    message: str
+
+
+class SummaryRecord(_Part):
+    """Everything known about one summary.
+
+    The gateway fills id, created_at and request. A worker's `start` fills started_at, worker and
+    generation (the fencing token: +1 with every start, writes that carry an older one are refused)
+    and counts attempts. The end fills finished_at, expires_at and either result or error.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    status: Status = Status.QUEUED
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
+    request: SummaryRequest
+    progress: Progress = Progress()
+    attempts: NonNegativeInt = 0
+    generation: NonNegativeInt = 0
+    worker: str | None = None
+    cancel_requested: bool = False
+    result: SummaryResult | None = None
+    error: JobError | None = None
+
+    @property
+    def domain(self) -> str:
+        """The domain that answered, or the one asked for while there is no answer."""
+        return self.request.domain if self.result is None else self.result.domain.selected
+
+
+def encode(record: SummaryRecord) -> bytes:
+    """A record as the JSON bytes that are stored."""
+    return record.model_dump_json().encode()
+
+
+def decode(raw: bytes) -> SummaryRecord:
+    """The record that `raw` holds.
+
+    Raises:
+        UnknownSchema: written by a version that keeps records differently.
+        DamagedRecord: anything else that is no record. Both keep `raw`.
+    """
+    try:
+        fields = pydantic_core.from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise DamagedRecord(raw, f"not JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise DamagedRecord(raw, "not a JSON object")
+    version = fields.get("schema_version")
+    if version is None:
+        raise DamagedRecord(raw, "no schema_version")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise UnknownSchema(raw, version)
+    try:
+        return SummaryRecord.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "record"
+        raise DamagedRecord(raw, f"{place}: {first['msg']}") from error

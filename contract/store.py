@@ -1,0 +1,409 @@
+"""The summaries in Redis.
+
+Every change is one MULTI/EXEC under WATCH of the record: read, decide in Python (`transitions`),
+write record and indexes together. If anyone else wrote in between, or the connection broke, it is
+read and decided again, so a repeated change must come out as a change made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeAlias
+
+from redis.exceptions import WatchError
+
+from contract import keys, transitions
+from contract.errors import (
+    IdempotencyConflict,
+    QueueFull,
+    RecordError,
+    SummaryGone,
+    SummaryNotFound,
+    SummaryUnfinished,
+)
+from contract.ids import created_at
+from contract.queue import MAX_ATTEMPTS
+from contract.records import JobError, Progress, Status, SummaryRecord, decode, encode
+from contract.result import SummaryResult
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+_TRIES = 100  # a change that loses this many races in a row is reported, not retried
+
+Enqueue: TypeAlias = "Callable[[Pipeline, str], object]"
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long things are kept, counted from the end of a summary (idempotency: from its creation)."""
+
+    finished: timedelta = timedelta(days=1)
+    tombstones: timedelta = timedelta(days=30)
+    idempotency: timedelta = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's key, and a digest of all that makes its request what it is."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing, newest first. `cursor` continues it; None at the end.
+
+    `unreadable` names stored records that could not be decoded.
+    """
+
+    records: tuple[SummaryRecord, ...]
+    cursor: str | None
+    unreadable: tuple[str, ...] = ()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SummaryStore:
+    """Records, their indexes and their ends. `redis` must hand out bytes (no decode_responses)."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        retention: Retention | None = None,
+        *,
+        max_attempts: int = MAX_ATTEMPTS,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._redis = redis
+        self._retention = Retention() if retention is None else retention
+        self._max_attempts = max_attempts
+        self._now = clock
+
+    # -- the gateway's side ---------------------------------------------------------------------
+
+    def create(
+        self,
+        record: SummaryRecord,
+        *,
+        enqueue: Enqueue,
+        max_queued: int,
+        idempotency: Idempotency | None = None,
+    ) -> str:
+        """Write a new record and queue its job, both or neither; the id that answers the request.
+
+        That is the record's own, or an earlier one's if the same request was made with the same key.
+        `enqueue(pipeline, id)` puts the job's writes on the pipeline.
+
+        Raises:
+            IdempotencyConflict: the key belongs to another request.
+            QueueFull: `max_queued` summaries wait already.
+        """
+        record_key = keys.record_key(record.id)
+        watched = [keys.ADMISSIONS, record_key]
+        if idempotency is not None:
+            watched.append(keys.idempotency_key(idempotency.key))
+        for _ in range(_TRIES):
+            with self._redis.pipeline() as pipe:
+                try:
+                    pipe.watch(*watched)
+                    if pipe.exists(record_key):
+                        return record.id  # an earlier try went through, only its answer got lost
+                    earlier = None if idempotency is None else self._earlier(pipe, idempotency)
+                    if earlier is not None:
+                        return earlier
+                    depth = pipe.zcard(keys.index_key(Status.QUEUED, None))
+                    if depth >= max_queued:
+                        raise QueueFull(depth, max_queued)
+                    pipe.multi()
+                    pipe.incr(keys.ADMISSIONS)
+                    self._write(pipe, None, record)
+                    if idempotency is not None:
+                        self._remember(pipe, idempotency, record.id)
+                    enqueue(pipe, record.id)
+                    pipe.execute()
+                    return record.id
+                except WatchError:
+                    continue
+        raise WatchError(f"summary {record.id} could not be written: too many others at once")
+
+    def known_key(self, key: str) -> bool:
+        """Whether an idempotency key was used before."""
+        return bool(self._redis.exists(keys.idempotency_key(key)))
+
+    def get(self, summary_id: str) -> SummaryRecord:
+        """The record.
+
+        Raises:
+            SummaryNotFound, SummaryGone: there is none, or none any more.
+            RecordError: it can't be read.
+        """
+        raw = self._redis.get(keys.record_key(summary_id))
+        if raw is None:
+            raise self._absent(summary_id)
+        record = decode(raw)
+        if self._expired(record):
+            raise SummaryGone(summary_id)
+        return record
+
+    def exists(self, summary_id: str) -> bool:
+        """Whether a record is stored, readable or not."""
+        return bool(self._redis.exists(keys.record_key(summary_id)))
+
+    def page(
+        self,
+        *,
+        status: Status | None = None,
+        domain: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Newest first. `cursor` is the last id of the page before."""
+        index = keys.index_key(status, domain)
+        top = "+" if cursor is None else f"({cursor}"
+        ids = [raw.decode() for raw in self._redis.zrevrangebylex(index, top, "-", 0, limit + 1)]
+        page, more = ids[:limit], len(ids) > limit
+        records, unreadable = self._read_many(page, index)
+        return Page(tuple(records), page[-1] if more else None, tuple(unreadable))
+
+    def position(self, summary_id: str) -> int | None:
+        """1 for the summary that is taken next, and so on; None when it does not wait."""
+        rank = self._redis.zrank(keys.index_key(Status.QUEUED, None), summary_id)
+        return None if rank is None else rank + 1
+
+    def counts(self) -> dict[Status, int]:
+        """How many summaries are in each status."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for status in Status:
+                pipe.zcard(keys.index_key(status, None))
+            return dict(zip(Status, pipe.execute(), strict=True))
+
+    def oldest_queued(self) -> datetime | None:
+        """When the summary that waits longest was created."""
+        first = self._redis.zrangebylex(keys.index_key(Status.QUEUED, None), "-", "+", 0, 1)
+        return created_at(first[0].decode()) if first else None
+
+    def request_cancel(self, summary_id: str) -> Status:
+        """Cancel: a queued summary at once, a running one by a flag that its worker sees.
+
+        Raises:
+            SummaryNotFound, SummaryGone: there is none, or none any more.
+        """
+        record = self._change(
+            summary_id,
+            lambda old: transitions.request_cancel(old, now=self._now(), keep=self._retention.finished),
+        )
+        if record is None:
+            raise self._absent(summary_id)
+        return record.status
+
+    def delete(self, summary_id: str) -> SummaryRecord:
+        """Remove a finished summary; its id answers "gone" from here on. Returns what it was.
+
+        Raises:
+            SummaryNotFound, SummaryGone: there is none, or none any more.
+            SummaryUnfinished: it must be canceled first.
+        """
+        for _ in range(_TRIES):
+            with self._redis.pipeline() as pipe:
+                try:
+                    pipe.watch(keys.record_key(summary_id))
+                    raw = pipe.get(keys.record_key(summary_id))
+                    if raw is None:
+                        raise self._absent(summary_id)
+                    record = decode(raw)
+                    if not record.status.finished:
+                        raise SummaryUnfinished(summary_id)
+                    pipe.multi()
+                    self._bury(pipe, summary_id, keys.index_keys(record))
+                    pipe.execute()
+                    return record
+                except WatchError:
+                    continue
+        raise WatchError(f"summary {summary_id} could not be deleted: too many others at once")
+
+    def expire_due(self, limit: int = 100) -> list[str]:
+        """Remove what has outlived its retention; the ids, so that their videos can go too."""
+        due = self._redis.zrangebyscore(keys.EXPIRIES, "-inf", self._now().timestamp(), 0, limit)
+        expired = []
+        for summary_id in (raw.decode() for raw in due):
+            try:
+                self.delete(summary_id)
+            except RecordError:
+                self._bury_unreadable(summary_id)
+            except (SummaryNotFound, SummaryGone, SummaryUnfinished):
+                self._redis.zrem(keys.EXPIRIES, summary_id)
+                continue
+            expired.append(summary_id)
+        return expired
+
+    # -- the worker's side ----------------------------------------------------------------------
+
+    def start(self, summary_id: str, worker: str) -> SummaryRecord | None:
+        """Take the job: the record, with the generation that every later write must carry.
+
+        None when there is nothing to do: finished, canceled, deleted, or begun too often (it is
+        failed with `job.lost` then).
+        """
+        record = self._change(
+            summary_id,
+            lambda old: transitions.start(
+                old,
+                worker=worker,
+                now=self._now(),
+                keep=self._retention.finished,
+                max_attempts=self._max_attempts,
+            ),
+        )
+        return record if record is not None and record.status is Status.RUNNING else None
+
+    def progress(self, summary_id: str, generation: int, progress: Progress) -> bool:
+        """Say how far the job is; False when another worker has it or it is over."""
+        return self._held(
+            summary_id, lambda old: transitions.advance(old, generation=generation, progress=progress)
+        )
+
+    def succeed(self, summary_id: str, generation: int, result: SummaryResult) -> bool:
+        """Store the result and finish; False when another worker has the job or it is over."""
+        return self._held(
+            summary_id,
+            lambda old: transitions.succeed(
+                old, generation=generation, result=result, now=self._now(), keep=self._retention.finished
+            ),
+        )
+
+    def fail(self, summary_id: str, generation: int, error: JobError) -> bool:
+        """Finish without a summary; False when another worker has the job or it is over."""
+        return self._held(
+            summary_id,
+            lambda old: transitions.fail(
+                old, generation=generation, error=error, now=self._now(), keep=self._retention.finished
+            ),
+        )
+
+    def requeue(self, summary_id: str, generation: int, *, refund_attempt: bool = False) -> bool:
+        """Hand the job back; True when it waits again and its RQ job must go back to the queue.
+
+        False when another worker has it, it is over, or it was canceled meanwhile (it is over then).
+        `refund_attempt` does not count this attempt: the worker stopped of its own accord.
+        """
+        record = self._change(
+            summary_id,
+            lambda old: transitions.requeue(
+                old,
+                generation=generation,
+                refund_attempt=refund_attempt,
+                now=self._now(),
+                keep=self._retention.finished,
+            ),
+        )
+        return record is not None and record.status is Status.QUEUED
+
+    def cancel_requested(self, summary_id: str) -> bool:
+        """Whether the job should stop: canceled, or gone altogether."""
+        raw = self._redis.get(keys.record_key(summary_id))
+        return raw is None or decode(raw).cancel_requested
+
+    def finish_canceled(self, summary_id: str, generation: int) -> bool:
+        """The job has stopped on request; False when another worker has it or it is over."""
+        return self._held(
+            summary_id,
+            lambda old: transitions.finish_canceled(
+                old, generation=generation, now=self._now(), keep=self._retention.finished
+            ),
+        )
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _held(self, summary_id: str, transition: Callable[[SummaryRecord], SummaryRecord | None]) -> bool:
+        return self._change(summary_id, transition) is not None
+
+    def _change(
+        self, summary_id: str, transition: Callable[[SummaryRecord], SummaryRecord | None]
+    ) -> SummaryRecord | None:
+        """Apply a transition; the record after it, or None if it was refused or there is no record."""
+        for _ in range(_TRIES):
+            with self._redis.pipeline() as pipe:
+                try:
+                    pipe.watch(keys.record_key(summary_id))
+                    raw = pipe.get(keys.record_key(summary_id))
+                    if raw is None:
+                        return None
+                    before = decode(raw)
+                    after = transition(before)
+                    if after is None or after is before:
+                        return after
+                    pipe.multi()
+                    self._write(pipe, before, after)
+                    pipe.execute()
+                    return after
+                except WatchError:
+                    continue
+        raise WatchError(f"summary {summary_id} could not be changed: too many others at once")
+
+    def _write(self, pipe: Pipeline, before: SummaryRecord | None, after: SummaryRecord) -> None:
+        left = frozenset() if before is None else keys.index_keys(before)
+        joined = keys.index_keys(after)
+        pipe.set(keys.record_key(after.id), encode(after))
+        for index in left - joined:
+            pipe.zrem(index, after.id)
+        for index in joined - left:
+            pipe.zadd(index, {after.id: 0})
+        if after.expires_at is not None:
+            pipe.zadd(keys.EXPIRIES, {after.id: after.expires_at.timestamp()})
+
+    def _bury(self, pipe: Pipeline, summary_id: str, indexes: frozenset[str]) -> None:
+        pipe.delete(keys.record_key(summary_id))
+        for index in indexes:
+            pipe.zrem(index, summary_id)
+        pipe.zrem(keys.EXPIRIES, summary_id)
+        pipe.set(keys.tombstone_key(summary_id), b"", ex=self._retention.tombstones)
+
+    def _bury_unreadable(self, summary_id: str) -> None:
+        """Its domain can't be told, so one index may keep the id until a listing comes across it."""
+        indexes = frozenset(keys.index_key(status, None) for status in (None, *Status))
+        with self._redis.pipeline() as pipe:
+            self._bury(pipe, summary_id, indexes)
+            pipe.execute()
+
+    def _earlier(self, pipe: Pipeline, idempotency: Idempotency) -> str | None:
+        raw = pipe.get(keys.idempotency_key(idempotency.key))
+        if raw is None:
+            return None
+        fingerprint, _, summary_id = raw.decode().partition(" ")
+        if fingerprint != idempotency.fingerprint:
+            raise IdempotencyConflict(idempotency.key)
+        return summary_id
+
+    def _remember(self, pipe: Pipeline, idempotency: Idempotency, summary_id: str) -> None:
+        value = f"{idempotency.fingerprint} {summary_id}"
+        pipe.set(keys.idempotency_key(idempotency.key), value, ex=self._retention.idempotency)
+
+    def _read_many(self, ids: Sequence[str], index: str) -> tuple[list[SummaryRecord], list[str]]:
+        records, unreadable = [], []
+        raws = self._redis.mget([keys.record_key(summary_id) for summary_id in ids]) if ids else []
+        for summary_id, raw in zip(ids, raws, strict=True):
+            if raw is None:  # buried while unreadable: the index was the last to know
+                self._redis.zrem(index, summary_id)
+                continue
+            try:
+                record = decode(raw)
+            except RecordError:
+                unreadable.append(summary_id)
+                continue
+            if not self._expired(record):
+                records.append(record)
+        return records, unreadable
+
+    def _expired(self, record: SummaryRecord) -> bool:
+        return record.expires_at is not None and record.expires_at <= self._now()
+
+    def _absent(self, summary_id: str) -> SummaryNotFound | SummaryGone:
+        gone = self._redis.exists(keys.tombstone_key(summary_id))
+        return SummaryGone(summary_id) if gone else SummaryNotFound(summary_id)
