@@ -1,7 +1,7 @@
 """The safetensors format, read by its header alone: no torch, no pickle, nothing trusted.
 
 A file is 8 bytes of header length (little endian), a JSON header `{name: {dtype, shape, data_offsets}}` and
-the tensors' bytes. Reading headers apart lets us hash, rename and copy checkpoints that do not fit into memory.
+the tensors' bytes. Reading headers apart lets us hash, rename and copy checkpoints larger than memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A random video_llama_3 of some ten thousand parameters, with the stock processor and a byte tokenizer.
 
-It answers nothing sensible, but it is the real architecture: what loads, swaps, batches and generates with it does
-so with VideoLLaMA3 too.
+It answers nothing sensible, but it is the real architecture: what loads, swaps, batches and generates with it
+does so with VideoLLaMA3 too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ FRAME_PIXELS = 32 * 32
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
     "{% if part['type'] == 'video' %}<|video_pad|>\n{% elif part['type'] == 'image' %}<|image_pad|>\n"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -92,7 +93,7 @@ def tiny_config(*, tied: bool = True) -> VideoLlama3Config:
 
 
 def tiny_model(*, seed: int = 0, tied: bool = True) -> VideoLlama3ForConditionalGeneration:
-    """The model with random fp32 weights, larger than the default initialization so that logits differ clearly."""
+    """The model with random fp32 weights, larger than the default ones so that logits differ clearly."""
     torch.manual_seed(seed)
     model = VideoLlama3ForConditionalGeneration(tiny_config(tied=tied))
     with torch.no_grad():

@@ -1,0 +1,202 @@
+"""The frozen Video-LLaMA: found by name, folder or hub id, verified, and loaded once. Needs torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import VideoLlama3ForConditionalGeneration, VideoLlama3Processor
+
+from model_store.adapter_check import Tensors
+from model_store.adapters import read_prototype
+from model_store.backbone_ref import find_backbone
+from model_store.checkpoint import checkpoint_fingerprint, tensor_label
+from model_store.errors import BackboneRefused, DamagedFile
+from model_store.manifest import BACKBONE_FILE, ROUTER_FILE, BackboneManifest, read_manifest
+
+DTYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+WRAPPED = "base"
+"""The attribute under which a wrapper (an adapted layer) keeps the frozen module it took the place of."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A loaded backbone: eval mode, no gradients, weights never written again.
+
+    `fingerprint` names the checkpoint's tensors on disk and is what adapters are bound to. `prototype` is
+    `mean` and `std` (D,) of the general domain's pooled vision features, None without a router file.
+    """
+
+    name: str
+    path: Path
+    model: VideoLlama3ForConditionalGeneration
+    processor: VideoLlama3Processor
+    manifest: BackboneManifest
+    fingerprint: str
+    prototype: Tensors | None
+    tensor_names: tuple[str, ...]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def module_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Weight shape (out, in…) of every module that has a weight, by its name before any injection."""
+        names = (name for name in self.tensor_names if name.endswith(".weight"))
+        return {name.removesuffix(".weight"): tuple(find_tensor(self.model, name).shape) for name in names}
+
+    def weights_sha256(self) -> str:
+        """sha256 of the live model's frozen weights, also while experts are injected."""
+        return weights_sha256(self.model, self.tensor_names)
+
+
+def load_backbone(
+    ref: str | Path,
+    *,
+    store: Path | None = None,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+) -> Backbone:
+    """Load a backbone and freeze it.
+
+    Args:
+        ref: a name in the store or among the shipped ones, a folder, or a hub id (`org/name`).
+        store: the folder that holds `backbones/<name>/`.
+        device: `auto` takes the GPU where there is one.
+        dtype: of the weights in memory; None is bf16 on a GPU and fp32 on the CPU.
+
+    Raises:
+        BackboneNotFound: nothing answers to the reference.
+        BackboneRefused: the folder is no sound native `video_llama_3` checkpoint.
+    """
+    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    dtype = dtype or (torch.bfloat16 if target.type == "cuda" else torch.float32)
+    name, folder = find_backbone(str(ref), store=store)
+    try:
+        manifest = read_backbone_manifest(folder, name)
+        fingerprint = checkpoint_fingerprint(folder)
+        prototype = read_prototype(folder / ROUTER_FILE, follow_links=True)
+    except DamagedFile as error:
+        raise BackboneRefused(name, str(error)) from error
+    if manifest.fingerprint not in (None, fingerprint):
+        raise BackboneRefused(name, f"{BACKBONE_FILE} gives another fingerprint than its weights have")
+    model = _load_model(name, folder, dtype).to(target).eval().requires_grad_(False)
+    processor = _load_processor(name, folder)
+    tensor_names = tuple(tensor_name for tensor_name, _ in _own_tensors(model))
+    return Backbone(manifest.name, folder, model, processor, manifest, fingerprint, prototype, tensor_names)
+
+
+def read_backbone_manifest(folder: Path, name: str) -> BackboneManifest:
+    """`visum.json` of a folder, or the defaults of a stock checkpoint under the given name.
+
+    Raises:
+        DamagedFile: the file is there but malformed.
+    """
+    path = folder / BACKBONE_FILE
+    return (
+        read_manifest(path, BackboneManifest, follow_links=True)
+        if path.exists()
+        else BackboneManifest(name=name)
+    )
+
+
+def weights_sha256(model: nn.Module, names: Iterable[str] | None = None) -> str:
+    """sha256 over the live model's tensors: name, dtype, shape and bytes of each, sorted by name, in hex.
+
+    Equal to `checkpoint_fingerprint` of the model's own checkpoint while its dtype is the stored one. With
+    `names` only those tensors are hashed, looked up through wrappers, so that injection does not change it.
+    """
+    tensors = (
+        dict(_own_tensors(model)) if names is None else {name: find_tensor(model, name) for name in names}
+    )
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(tensor_label(name, DTYPE_NAMES[tensor.dtype], tuple(tensor.shape)))
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    return digest.hexdigest()
+
+
+def find_tensor(model: nn.Module, name: str) -> torch.Tensor:
+    """A parameter or buffer by the dotted name that it had before modules were wrapped.
+
+    Raises:
+        KeyError: there is none, not even under a wrapper.
+    """
+    found: object = model
+    for part in name.split("."):
+        while not hasattr(found, part) and isinstance(getattr(found, WRAPPED, None), nn.Module):
+            found = getattr(found, WRAPPED)
+        if not hasattr(found, part):
+            raise KeyError(name)
+        found = getattr(found, part)
+    if not isinstance(found, torch.Tensor):
+        raise KeyError(name)
+    return found
+
+
+def _own_tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
+    """Every tensor a checkpoint of the model holds: what is tied to another is stored once."""
+    state = model.state_dict()
+    tied = getattr(model, "_tied_weights_keys", None) or {}
+    for name, tensor in state.items():
+        source = state.get(tied.get(name, "")) if isinstance(tied, dict) else None
+        if source is None or source.data_ptr() != tensor.data_ptr():
+            yield name, tensor
+
+
+def _load_model(name: str, folder: Path, dtype: torch.dtype) -> VideoLlama3ForConditionalGeneration:
+    try:
+        model, report = VideoLlama3ForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise BackboneRefused(name, f"transformers cannot load it: {_first_line(error)}") from error
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[what]:
+            listed = ", ".join(sorted(str(key) for key in report[what])[:10])
+            raise BackboneRefused(
+                name, f"{what.removesuffix('_keys')} tensors ({len(report[what])}): {listed}"
+            )
+    for tensor_name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BackboneRefused(name, f"{tensor_name} holds NaN or infinity")
+    return model
+
+
+def _load_processor(name: str, folder: Path) -> VideoLlama3Processor:
+    try:
+        return VideoLlama3Processor.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise BackboneRefused(name, f"its processor cannot be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
