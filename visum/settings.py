@@ -1,0 +1,89 @@
+"""What `visum serve` and the client read from the environment. Gateway and worker read their own settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from visum.errors import UsageError
+
+
+def default_data_dir() -> Path:
+    """Where this machine keeps ViSum's state: the XDG data folder."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "visum"
+
+
+class ServeSettings(BaseSettings):
+    """The all-in-one process."""
+
+    model_config = SettingsConfigDict(env_prefix="VISUM_", extra="ignore", frozen=True)
+
+    host: str = Field(default="127.0.0.1", description="Address the gateway listens on.")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port the gateway listens on.")
+    data_dir: Path = Field(default_factory=default_data_dir, description="All state of this machine.")
+    redis_url: str | None = Field(
+        default=None,
+        description="Redis or Valkey that gateway and workers share; `visum serve` starts its own if unset.",
+    )
+    workers: int = Field(default=1, ge=1, le=64, description="Worker processes that `visum serve` starts.")
+    backbone: str = Field(
+        default="visum-demo", description="The frozen model: a name in the store, a folder, or a hub id."
+    )
+    model_store: Path | None = Field(
+        default=None,
+        description="Folder of the adapters and backbones that are not shipped; `<data>/models` if unset.",
+    )
+    drain_s: float = Field(
+        default=60.0, gt=0, description="How long `visum serve` waits for its processes to end by themselves."
+    )
+
+    @property
+    def store(self) -> Path:
+        """The folder of adapters and backbones that are not shipped."""
+        return self.model_store or self.data_dir / "models"
+
+
+class ClientSettings(BaseSettings):
+    """The client, `visum summarize`."""
+
+    model_config = SettingsConfigDict(env_prefix="VISUM_", extra="ignore", frozen=True)
+
+    host: str = Field(default="127.0.0.1")
+    port: int = Field(default=8000, ge=1, le=65535)
+    url: str | None = Field(
+        default=None,
+        description="The gateway the client talks to; made of VISUM_HOST and VISUM_PORT if unset.",
+    )
+    api_key: str | None = Field(
+        default=None, description="Sent as a bearer token, where a gateway wants one."
+    )
+
+    @property
+    def address(self) -> str:
+        """The gateway's base URL without a slash at its end."""
+        return (self.url or f"http://{self.host}:{self.port}").rstrip("/")
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+def read_settings(kind: type[SettingsT], **given: object) -> SettingsT:
+    """Read settings once; options of the command line (`given`, None = not given) win over the environment.
+
+    Raises:
+        UsageError: naming the variable that cannot be read and why.
+    """
+    try:
+        return kind(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "VISUM_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise UsageError(
+            f"{name} cannot be read: {first['msg']} (it is {first['input']!r})",
+            "docs/settings.md says what every setting means.",
+        ) from error

@@ -1,0 +1,50 @@
+"""`visum world`: clips of the procedural demo world, as files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import track
+
+from visum.errors import CliError, UsageError
+from visum.terminal import status_console
+
+app = typer.Typer(help="The procedural demo world.", no_args_is_help=True)
+
+
+@app.callback()
+def root() -> None:
+    pass
+
+
+@app.command()
+def render(
+    domain: Annotated[str, typer.Option(help="traffic, cooking, sports, wildlife or general.")],
+    out: Annotated[Path, typer.Option(help="Folder for the clips; made if it is not there.")],
+    count: Annotated[int, typer.Option(min=1, help="How many clips.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first clip; the next ones follow it.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line a clip: its path and what is true in it.")
+    ] = False,
+) -> None:
+    """Render clip-0000.mp4 … with clip-0000.json …: the reference summary and the facts behind it."""
+    from training.world.video import render_folder
+
+    try:
+        clips = render_folder(domain, count, seed, out)
+        for path in track(clips, "rendering", total=count, console=status_console(), transient=True):
+            if as_json:
+                typer.echo(
+                    json.dumps({"path": str(path), **json.loads(path.with_suffix(".json").read_text())})
+                )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise CliError(
+            f"{out} cannot be written: {error.strerror}", "Name another folder with --out."
+        ) from error
+    if not as_json:
+        typer.echo(f"{count} clips of {domain} in {out}")
