@@ -19,7 +19,6 @@ class Container(StrEnum):
     AVI = "avi"
     MPEG_TS = "mpegts"
     MPEG_PS = "mpeg"
-    FLV = "flv"
 
     @property
     def demuxer(self) -> str:
@@ -35,12 +34,11 @@ _DEMUXERS = {
     Container.AVI: "avi",
     Container.MPEG_TS: "mpegts",
     Container.MPEG_PS: "mpeg",
-    Container.FLV: "flv",
 }
 
 _EBML = b"\x1a\x45\xdf\xa3"
 _QUICKTIME_FIRST_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
-_STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif")
+_STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 _AUDIO_BRANDS = (b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ")
 _LOOKALIKES = (
     (b"#EXTM3U", "an HLS playlist"),
@@ -74,8 +72,6 @@ def sniff(head: bytes) -> Container | None:
         return Container.AVI
     if head.startswith(b"\x00\x00\x01\xba"):
         return Container.MPEG_PS
-    if head.startswith(b"FLV\x01"):
-        return Container.FLV
     return Container.MPEG_TS if _is_transport_stream(head) else None
 
 

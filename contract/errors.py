@@ -1,18 +1,18 @@
 """Every stable error code, and the exceptions of this package.
 
-    ContractError
-    ├── JobFailure               a job ended without a summary; the record keeps its code and sentence
-    ├── RecordError              stored bytes that are no record; keeps them in `raw`
-    │   ├── DamagedRecord
-    │   └── UnknownSchema
-    ├── SummaryNotFound          no such id, now or before
-    ├── SummaryGone              the id existed; it expired or was deleted
-    ├── SummaryUnfinished        only a finished summary can be deleted
-    ├── QueueFull
-    ├── IdempotencyConflict      one key, two different requests
-    └── BlobError
-        ├── BlobMissing
-        └── StorageFull
+ContractError
+├── JobFailure               a job ended without a summary; the record keeps its code and sentence
+├── RecordError              stored bytes that are no record; keeps them in `raw`
+│   ├── DamagedRecord
+│   └── UnknownSchema
+├── SummaryNotFound          no such id, now or before
+├── SummaryGone              the id existed; it expired or was deleted
+├── SummaryUnfinished        only a finished summary can be deleted
+├── QueueFull
+├── IdempotencyConflict      one key, two different requests
+└── BlobError
+    ├── BlobMissing
+    └── StorageFull
 """
 
 from __future__ import annotations

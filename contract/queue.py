@@ -6,10 +6,13 @@ Arguments and results are JSON on both sides: a pickle would run whatever it say
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rq import Queue
 from rq.serializers import JSONSerializer
+from rq.utils import utcparse
+from rq.worker_registration import get_keys
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 QUEUE_NAME = "visum-summaries"
 JOB_FUNCTION = "workers.job.summarize"  # dotted: the gateway never imports the workers
 LEASE_SECONDS = 60  # a worker that is silent for longer has lost its jobs
+WORKER_SILENCE = timedelta(seconds=2 * LEASE_SECONDS)  # ... and after this long it counts as dead
 MAX_ATTEMPTS = 3  # how often a job is begun before it is given up
 JOB_TIMEOUT_SECONDS = 1800  # one video, from start to end
 FAILED_JOB_TTL_SECONDS = 86_400  # RQ's own note of a job that raised; our record is kept apart
@@ -54,3 +58,14 @@ def withdraw(queue: Queue, summary_id: str) -> None:
     job = queue.fetch_job(summary_id)
     if job is not None and queue.connection.lrem(queue.key, 0, summary_id):
         job.delete(remove_from_queue=False)
+
+
+def live_workers(queue: Queue) -> int:
+    """How many workers listen and were heard of lately."""
+    names = sorted(get_keys(queue))
+    with queue.connection.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.hget(name, "last_heartbeat")
+        heard = pipe.execute() if names else []
+    oldest = datetime.now(UTC) - WORKER_SILENCE
+    return sum(raw is not None and utcparse(raw.decode()) >= oldest for raw in heard)
