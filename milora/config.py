@@ -1,0 +1,111 @@
+"""What is adapted, and by how many experts of which rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from milora.errors import ConfigError
+
+GroupName = Literal["temporal", "spatial"]
+GROUPS: tuple[GroupName, ...] = ("temporal", "spatial")
+
+#: The attention of the language model: the only place where frames meet each other in VideoLLaMA3.
+VIDEO_LLAMA_3_TEMPORAL: tuple[str, ...] = tuple(
+    f"model.language_model.layers.*.self_attn.{projection}_proj" for projection in "qkvo"
+)
+#: What looks inside one frame: the patch embedding and the vision tower's MLPs.
+VIDEO_LLAMA_3_SPATIAL: tuple[str, ...] = (
+    "model.vision_model.embeddings.patch_embedding",
+    "model.vision_model.encoder.layers.*.mlp.fc1",
+    "model.vision_model.encoder.layers.*.mlp.fc2",
+)
+
+
+@dataclass(frozen=True)
+class GroupConfig:
+    """One group of adapted layers (γ in the equations).
+
+    ``targets`` are `fnmatch` patterns over full module names; in an exported state they are the names
+    themselves. Every layer holds ``experts`` (K) experts of ``rank`` (r), scaled by ``lora_alpha / rank``.
+    ``temperature`` (τ) divides the gate's logits. ``dropout`` acts on the experts' input, in training only.
+
+    Raises:
+        ConfigError: a count below one, a temperature that is not positive, a dropout outside [0, 1).
+    """
+
+    targets: tuple[str, ...]
+    experts: int
+    rank: int
+    lora_alpha: float
+    dropout: float = 0.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", tuple(self.targets))
+        if not self.targets:
+            raise ConfigError("a group needs at least one target pattern")
+        if self.experts < 1 or self.rank < 1:
+            raise ConfigError(f"experts and rank start at 1, got {self.experts} and {self.rank}")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature must be positive, got {self.temperature}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}")
+
+    @property
+    def rank_total(self) -> int:
+        """R = K·r, the rank of the one LoRA that the K experts form."""
+        return self.experts * self.rank
+
+    @property
+    def scale(self) -> float:
+        """s = lora_alpha / r."""
+        return self.lora_alpha / self.rank
+
+
+@dataclass(frozen=True)
+class MiloraConfig:
+    """The groups of one adapter; a group that is ``None`` is not adapted.
+
+    ``gate_input_gradient`` lets the loss reach the layers below through the gate's pooled input as well.
+    Off by default: the gate then reads the features without steering them, and the backward pass saves
+    one sweep over every adapted layer's input.
+
+    Raises:
+        ConfigError: neither group is present.
+    """
+
+    temporal: GroupConfig | None = None
+    spatial: GroupConfig | None = None
+    gate_input_gradient: bool = False
+
+    def __post_init__(self) -> None:
+        if self.temporal is None and self.spatial is None:
+            raise ConfigError("at least one of the groups temporal and spatial is needed")
+
+    @property
+    def groups(self) -> dict[GroupName, GroupConfig]:
+        """The groups that are present, temporal first."""
+        present: dict[GroupName, GroupConfig] = {}
+        if self.temporal is not None:
+            present["temporal"] = self.temporal
+        if self.spatial is not None:
+            present["spatial"] = self.spatial
+        return present
+
+
+def video_llama_3(
+    experts: int = 4,
+    rank: int = 4,
+    lora_alpha: float = 16.0,
+    *,
+    dropout: float = 0.0,
+    temperature: float = 1.0,
+) -> MiloraConfig:
+    """Both groups of a `VideoLlama3ForConditionalGeneration` with the same K, r and scale."""
+    shape = {"experts": experts, "rank": rank, "lora_alpha": lora_alpha}
+    extra = {"dropout": dropout, "temperature": temperature}
+    return MiloraConfig(
+        temporal=GroupConfig(VIDEO_LLAMA_3_TEMPORAL, **shape, **extra),
+        spatial=GroupConfig(VIDEO_LLAMA_3_SPATIAL, **shape, **extra),
+    )

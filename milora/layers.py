@@ -1,0 +1,250 @@
+"""The mixture of experts beside one frozen layer.
+
+    y = W x + c_γ · s · Σ_k g_k(v) · B_k A_k x
+
+The K experts of a layer are one LoRA of rank R = K·r whose intermediate is scaled block-wise by the gate, so
+a pass costs one pair of products per layer, not K. With several adapters in one batch the same holds for
+their stack:
+
+    h = x A_catᵀ            A_cat: (D·R, in), the D adapters present in this batch
+    h = h ⊙ w[video]        w: (V, D·R), zero in the blocks of the other adapters
+    y = base(x) + h B_cat   B_cat: (D·R, out)
+
+Linear, Conv2d and Conv3d are supported. A convolution whose kernel covers its whole input (a patch
+embedding) is the same pair of products on the flattened patch; any other convolution takes A as a
+convolution of the base's geometry and B as a 1×1. The base module is never touched: the experts add to its
+output from a forward hook.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from milora.config import GroupConfig, GroupName
+from milora.errors import RoutingError, StateMismatch
+from milora.gate import folded, logits_by_slot, pool
+from milora.geometry import ConvGeometry
+from milora.routing import Layout, Routing
+from milora.state import LayerState
+
+#: Standard deviation of a fresh gate's logits on standardized input: gates start within a few percent of 1/K.
+#: While training, the gate reads z / √in, so that a step of an adaptive optimizer moves a wide layer's
+#: logits no more than a narrow one's; the factor is folded into G on export.
+INITIAL_LOGIT_STD = 0.1
+
+
+class MiloraLayer(nn.Module):
+    """The experts of one layer, for ``slots`` adapters.
+
+    Parameters are stacked over slots, slot 1 first: A (slots·R, in), B (slots·R, out), that is B of the
+    equation transposed, G (slots·K, in) in float32. ``in`` is C·prod(kernel) for a convolution. Buffers: b
+    (slots, K), the gate's offset; spread (slots, K, R), which holds s where rank row belongs to expert k;
+    inverse_temperature (slots,).
+
+    Raises:
+        UnsupportedLayer: the base is not an ungrouped, zero-padded Linear, Conv2d or Conv3d.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base: nn.Module,
+        group: GroupName,
+        config: GroupConfig,
+        *,
+        index: int,
+        slots: int,
+        gate_input_gradient: bool,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        self.name, self.group, self.index, self.slots = name, group, index, slots
+        self.experts, self.rank_total, self.dropout = config.experts, config.rank_total, config.dropout
+        self.gate_input_gradient = gate_input_gradient
+        self.conv = ConvGeometry.of(name, base)
+        self.base_kind = type(base).__name__
+        weight = base.weight
+        self.fan_in, self.fan_out = weight[0].numel(), weight.shape[0]
+        rows, kind = slots * self.rank_total, {"device": weight.device, "dtype": dtype or weight.dtype}
+        self.A = nn.Parameter(torch.zeros(rows, self.fan_in, **kind))
+        self.B = nn.Parameter(torch.zeros(rows, self.fan_out, **kind))
+        self.G = nn.Parameter(torch.zeros(slots * self.experts, self.fan_in, device=weight.device))
+        spread = torch.zeros(slots, self.experts, self.rank_total, device=weight.device)
+        self.register_buffer("b", torch.zeros(slots, self.experts, device=weight.device))
+        self.register_buffer("spread", spread)
+        self.register_buffer("inverse_temperature", torch.ones(slots, device=weight.device))
+        self.register_buffer("mean", None)
+        self.register_buffer("inverse_std", None)
+        #: Per slot the group of its adapter here, None where the adapter leaves this layer alone.
+        self.config_of: list[GroupConfig | None] = [None] * slots
+        #: Called with (index, z) while the gate's input is being calibrated.
+        self.observer: Callable[[int, Tensor], None] | None = None
+        self._stacked: tuple[tuple[int, ...], Tensor, Tensor] | None = None
+
+    def start(self, slot: int, config: GroupConfig, generator: torch.Generator) -> None:
+        """Draw a fresh adapter into a slot: A uniform as in LoRA, B zero, G small."""
+        bound = 1.0 / math.sqrt(self.fan_in)
+        with torch.no_grad():
+            A = torch.empty(config.rank_total, self.fan_in).uniform_(-bound, bound, generator=generator)
+            G = torch.randn(config.experts, self.fan_in, generator=generator) * (INITIAL_LOGIT_STD * bound)
+            self.standardize(torch.zeros(self.fan_in), torch.ones(self.fan_in))
+            B, b = torch.zeros(config.rank_total, self.fan_out), torch.zeros(config.experts)
+            self.write(slot, config, A, B, G, b)
+
+    def standardize(self, mean: Tensor, std: Tensor) -> None:
+        """Let the gate read (z − mean) / (std·√in) from now on; for layers with one slot, which train."""
+        self.mean = mean.to(self.G)
+        self.inverse_std = (1.0 / (std * math.sqrt(self.fan_in))).to(self.G)
+
+    @torch.no_grad()
+    def write(self, slot: int, config: GroupConfig, A: Tensor, B: Tensor, G: Tensor, b: Tensor) -> None:
+        """Put one adapter's tensors into a slot: A (R', in), B (R', out), G (K', in), b (K',), K' ≤ K, R' ≤
+        R.
+
+        Missing experts get an offset of −inf, so that their gate is exactly zero.
+        """
+        self.clear(slot)
+        rank, experts, s = config.rank_total, config.experts, slot - 1
+        self.A[s * self.rank_total :][:rank].copy_(A)
+        self.B[s * self.rank_total :][:rank].copy_(B)
+        if self.mean is not None:
+            self.standardize(torch.zeros_like(self.mean), torch.ones_like(self.mean))
+            G = G.to(self.G) / self.inverse_std
+        self.G[s * self.experts :][:experts].copy_(G)
+        self.b[s] = -torch.inf
+        self.b[s, :experts].copy_(b)
+        rows = torch.arange(rank, device=self.spread.device)
+        self.spread[s, rows // config.rank, rows] = config.scale
+        self.inverse_temperature[s] = 1.0 / config.temperature
+        self.config_of[s] = config
+
+    @torch.no_grad()
+    def read(self, slot: int) -> LayerState | None:
+        """A copy of a slot's adapter, the standardization folded in; ``None`` where it leaves this layer alone."""
+        config = self.config_of[slot - 1]
+        if config is None:
+            return None
+        rank, experts, s = config.rank_total, config.experts, slot - 1
+        A = self.A[s * self.rank_total :][:rank].detach().clone()
+        B = self.B[s * self.rank_total :][:rank].detach().t().contiguous()
+        G, b = self.G[s * self.experts :][:experts].detach().clone(), self.b[s, :experts].clone()
+        if self.mean is not None:
+            G, b = folded(G, b, self.mean, self.inverse_std)
+        if self.conv is not None:
+            A, B = self.conv.kernel_of(A), self.conv.pointwise(B)
+        return LayerState(A, B, G, b)
+
+    def check(self, state: LayerState, group: GroupName, config: GroupConfig) -> None:
+        """Raise `StateMismatch` unless an adapter's tensors fit this layer and its slots."""
+        want_A = self.conv.kernel_shape(config.rank_total) if self.conv else (config.rank_total, self.fan_in)
+        want_B = (self.fan_out, config.rank_total) + ((1,) * len(self.conv.kernel) if self.conv else ())
+        if group != self.group:
+            raise StateMismatch(f"{self.name} is {self.group} here and {group} in the adapter")
+        if tuple(state.A.shape) != want_A or tuple(state.B.shape) != want_B:
+            found = f"A {tuple(state.A.shape)}, B {tuple(state.B.shape)}"
+            raise StateMismatch(f"{self.name}: {found} do not fit; expected A {want_A}, B {want_B}")
+        if config.rank_total > self.rank_total or config.experts > self.experts:
+            room = f"{self.experts} experts, rank {self.rank_total} in all"
+            raise StateMismatch(f"{self.name}: {config.experts} experts of rank {config.rank} exceed {room}")
+
+    @torch.no_grad()
+    def clear(self, slot: int) -> None:
+        """Empty a slot: its adapter then adds nothing here."""
+        s = slot - 1
+        self.A[s * self.rank_total : slot * self.rank_total].zero_()
+        self.B[s * self.rank_total : slot * self.rank_total].zero_()
+        self.G[s * self.experts : slot * self.experts].zero_()
+        self.b[s].zero_()
+        self.spread[s].zero_()
+        self.inverse_temperature[s] = 1.0
+        self.config_of[s] = None
+        self._stacked = None
+
+    def adapt(self, x: Tensor, out: Tensor, routing: Routing) -> Tensor:
+        """base output → base output + the experts' contribution, same shape."""
+        if all(self.config_of[slot - 1] is None for slot in routing.present):
+            return out
+        if self.conv is not None and not self.conv.whole_input(x):
+            return self._adapt_positions(x, out, routing, self.conv)
+        rows = x.flatten(1) if self.conv is not None else x.reshape(-1, self.fan_in)  # (N, in)
+        leading = x.shape[:1] if self.conv is not None else x.shape[:-1]
+        layout = routing.layout(self.name, rows.shape[0], tuple(leading))
+        w = self._row_weights(x, rows, layout, routing)
+        A, B = self._stack(routing.present)
+        h = F.linear(self._dropped(rows), A.to(rows.dtype))  # (N, D·R)
+        h = layout.spread(h, w.to(h.dtype))
+        flat = out.reshape(-1, self.fan_out)
+        return torch.addmm(flat, h.to(out.dtype), B.to(out.dtype)).view_as(out)
+
+    def _adapt_positions(self, x: Tensor, out: Tensor, routing: Routing, conv: ConvGeometry) -> Tensor:
+        """A convolution with several output positions per row: x (N, C, *space) → (N, out, *space')."""
+        layout = routing.layout(self.name, x.shape[0], tuple(x.shape[:1]))
+        w = self._row_weights(x, conv.mean_patch(x), layout, routing)
+        A, B = self._stack(routing.present)
+        h = conv.convolve(self._dropped(x), A.to(x.dtype))  # (N, D·R, *space')
+        positions = h.flatten(2).transpose(1, 2)  # (N, L, D·R)
+        ones = torch.ones_like(positions[:, 0])
+        h = positions * layout.spread(ones, w.to(h.dtype)).unsqueeze(1)
+        return out + (h @ B.to(h.dtype)).transpose(1, 2).reshape(out.shape)
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout) if self.training and self.dropout else x
+
+    def _row_weights(self, x: Tensor, rows: Tensor, layout: Layout, routing: Routing) -> Tensor:
+        """w (V, D·R) of this layer: kept in the routing when the gates are given, else computed."""
+        if routing.given is None:
+            gates = self._gates(x, rows, layout, routing)  # (V, K)
+            routing.gates[self.index] = gates
+            return self._weights(gates, routing)
+        if self.index not in routing.row_weights:
+            if self.index in routing.missing:
+                raise RoutingError(f"{self.name}: a request has no gate for it to reuse")
+            gates = routing.given[self.index, :, : self.experts]
+            routing.row_weights[self.index] = self._weights(gates, routing)
+        return routing.row_weights[self.index]
+
+    def _gates(self, x: Tensor, rows: Tensor, layout: Layout, routing: Routing) -> Tensor:
+        """g (V, K), softmax over each video's own experts."""
+        z = routing.pooled(x)
+        if z is None:
+            z = pool(rows if self.gate_input_gradient else rows.detach(), layout)  # (V, in)
+            routing.remember_pooled(x, z)
+        if self.observer is not None:
+            self.observer(self.index, z)
+        if self.mean is not None:
+            z = (z - self.mean) * self.inverse_std
+        if routing.slot_index is not None:
+            logits = logits_by_slot(z, self.G.view(self.slots, self.experts, -1), self.b, routing.slot_index)
+            return torch.softmax(logits * self.inverse_temperature[routing.slot_index].unsqueeze(-1), -1)
+        s = routing.present[0] - 1
+        logits = F.linear(z, self.G[s * self.experts : (s + 1) * self.experts], self.b[s])
+        return torch.softmax(logits * self.inverse_temperature[s], -1)
+
+    def _weights(self, gates: Tensor, routing: Routing) -> Tensor:
+        """w = c_γ · s · g_k on every rank row of expert k: gates (V, K) → (V, D·R)."""
+        c = None if routing.coefficients is None else routing.coefficients[self.group]
+        if routing.own_block is None:
+            s = routing.present[0] - 1
+            return (gates if c is None else gates * c[s]) @ self.spread[s]
+        scale = routing.own_block if c is None else routing.own_block * c[routing.present_index]  # (V, D)
+        blocks = (gates.unsqueeze(1) * scale.unsqueeze(-1)).transpose(0, 1)  # (D, V, K)
+        w = torch.bmm(blocks, self.spread[routing.present_index])  # (D, V, R)
+        return w.transpose(0, 1).reshape(routing.videos, -1)
+
+    def _stack(self, present: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """A_cat and B_cat of the adapters present; a gathered pair is kept while the same ones are."""
+        if present == tuple(range(1, self.slots + 1)):
+            return self.A, self.B
+        if len(present) == 1:
+            block = slice((present[0] - 1) * self.rank_total, present[0] * self.rank_total)
+            return self.A[block], self.B[block]
+        if self._stacked is None or self._stacked[0] != present or self.A.requires_grad:
+            rows = torch.cat([torch.arange((s - 1) * self.rank_total, s * self.rank_total) for s in present])
+            rows = rows.to(self.A.device)
+            self._stacked = (present, self.A[rows], self.B[rows])
+        return self._stacked[1], self._stacked[2]

@@ -1,0 +1,194 @@
+"""Which video every row of a forward pass belongs to, and which adapter that video uses.
+
+One `Routing` describes one pass and is shared by all adapted layers. It either *computes* gates (training and
+prefill) or *reuses* those of the records it was made from (decoding). Rows reach a layer in one of two ways:
+
+- packed, (N, …): the vision tower's patches of all videos one after the other, told apart by ``patches``;
+- as a sequence, (V, T, …): one batch row per video, told apart by position; ``prompt_mask`` says which
+  tokens are
+  the prompt's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from milora.config import GroupName
+from milora.errors import RoutingError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows (N, in) of one layer's input fall into videos.
+
+    ``per_video`` is the number of rows of every video when it is the same for all, else ``None``;
+    ``lengths`` are the counts. ``pool_weights`` (V, 1, n) weighs rows in the pool, ``None`` weighs all
+    alike. ``row_video`` (N,) is each row's video, only where the counts differ.
+    """
+
+    videos: int
+    lengths: tuple[int, ...]
+    per_video: int | None
+    pool_weights: Tensor | None = None
+    row_video: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """N, the number of rows in all."""
+        return sum(self.lengths)
+
+    @classmethod
+    def packed(cls, lengths: Sequence[int], device: torch.device) -> Layout:
+        """Rows of all videos one after the other."""
+        counts = tuple(int(n) for n in lengths)
+        if not counts or min(counts) < 1:
+            raise RoutingError(f"every video needs at least one patch, got {list(counts)}")
+        if len(set(counts)) == 1:
+            return cls(len(counts), counts, counts[0])
+        videos = torch.arange(len(counts), device=device)
+        row_video = videos.repeat_interleave(torch.tensor(counts, device=device), output_size=sum(counts))
+        return cls(len(counts), counts, None, row_video=row_video)
+
+    @classmethod
+    def sequence(cls, videos: int, tokens: int, pool_weights: Tensor | None = None) -> Layout:
+        """One batch row of ``tokens`` positions per video."""
+        return cls(videos, (tokens,) * videos, tokens, pool_weights)
+
+    def spread(self, values: Tensor, weights: Tensor) -> Tensor:
+        """values (N, R) · weights (V, R), every row with the weights of its own video."""
+        if self.row_video is not None:
+            return values * weights.index_select(0, self.row_video)
+        by_video = values.view(self.videos, self.per_video, -1)  # (V, n, R)
+        return (by_video * weights.unsqueeze(1)).view_as(values)
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """Name, group and number of experts of one adapted layer, as seen by one request."""
+
+    name: str
+    group: GroupName
+    experts: int
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """The gates of one request: computed at prefill, reused for every token after it.
+
+    ``gates`` is (L, K_max) float32, one row per adapted layer of the model in injection order, zero beyond a
+    layer's own K; rows of layers that did not run, or that this request's adapter leaves alone, have
+    ``layers[i] is None``.
+    """
+
+    slot: int
+    layers: tuple[LayerInfo | None, ...]
+    gates: Tensor
+
+    def by_layer(self) -> dict[str, Tensor]:
+        """Layer name → its gate, (K,), on the CPU."""
+        gates = self.gates.cpu()
+        return {info.name: gates[i, : info.experts] for i, info in enumerate(self.layers) if info is not None}
+
+
+class Routing:
+    """One forward pass: V videos, the slot of each, and the gates, computed or given.
+
+    Args:
+        slots: the slot of every video, 0 for none.
+        coefficients: c_γ of every slot, from `Fusion.coefficients`.
+        patches: rows of every video in the packed vision sequence.
+        prompt_mask: (V, T) true on the prompt's own tokens.
+        given: (L, V, K_max) gates to reuse in place of computing them.
+        missing: indices of the layers for which ``given`` lacks a gate that is needed.
+
+    Raises:
+        RoutingError: nothing to route, counts that disagree, or a video without a prompt token.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[int],
+        *,
+        device: torch.device,
+        coefficients: dict[GroupName, Tensor] | None,
+        patches: Sequence[int] | Tensor | None = None,
+        prompt_mask: Tensor | None = None,
+        given: Tensor | None = None,
+        missing: frozenset[int] = frozenset(),
+    ) -> None:
+        self.slots = tuple(int(slot) for slot in slots)
+        self.videos = len(self.slots)
+        if self.videos == 0:
+            raise RoutingError("a pass needs at least one video")
+        self.coefficients = coefficients
+        self.given, self.missing = given, missing
+        self.present = tuple(sorted({slot for slot in self.slots if slot != 0}))
+        self.all_alike = len(set(self.slots)) == 1
+        self.gates: dict[int, Tensor] = {}
+        self.row_weights: dict[int, Tensor] = {}
+        self._index_slots(device)
+        self._packed = self._packed_layout(patches, device)
+        self._sequence = self._sequence_layout(prompt_mask, device)
+        self._last_input: Tensor | None = None
+        self._last_pooled: Tensor | None = None
+
+    def _index_slots(self, device: torch.device) -> None:
+        """Tensors that pick every video's block; only passes over several adapters need them."""
+        self.slot_index: Tensor | None = None  # (V,) row of the slot in a layer's stacks
+        self.own_block: Tensor | None = None  # (V, D) one where the video uses that adapter
+        self.present_index: Tensor | None = None  # (D,) row of each present slot in a layer's stacks
+        if self.all_alike:
+            return
+        self.present_index = torch.tensor([slot - 1 for slot in self.present], device=device)
+        self.slot_index = torch.tensor([max(slot - 1, 0) for slot in self.slots], device=device)
+        own = [[float(slot == other) for other in self.present] for slot in self.slots]
+        self.own_block = torch.tensor(own, device=device)
+
+    def _packed_layout(self, patches: Sequence[int] | Tensor | None, device: torch.device) -> Layout | None:
+        if patches is None:
+            return None
+        counts = patches.tolist() if isinstance(patches, Tensor) else list(patches)
+        if len(counts) != self.videos:
+            raise RoutingError(f"{len(counts)} patch counts for {self.videos} videos")
+        return Layout.packed(counts, device)
+
+    def _sequence_layout(self, prompt_mask: Tensor | None, device: torch.device) -> Layout | None:
+        if prompt_mask is None:
+            return None
+        if prompt_mask.dim() != 2 or prompt_mask.shape[0] != self.videos:
+            raise RoutingError(f"prompt_mask is {tuple(prompt_mask.shape)}, expected ({self.videos}, T)")
+        weights = prompt_mask.to(device=device, dtype=torch.float32)
+        counts = weights.sum(1, keepdim=True)
+        if bool((counts == 0).any()):
+            raise RoutingError("a video has no prompt token to pool over")
+        return Layout.sequence(self.videos, weights.shape[1], (weights / counts).unsqueeze(1))
+
+    def layout(self, name: str, rows: int, leading: tuple[int, ...]) -> Layout:
+        """The layout of one layer's input, given its number of rows and its leading dimensions."""
+        if len(leading) == 2 and leading[0] == self.videos:
+            if self.given is not None:
+                return Layout.sequence(self.videos, leading[1])
+            if self._sequence is not None and leading[1] == self._sequence.per_video:
+                return self._sequence
+        if self._packed is not None and rows == self._packed.rows:
+            return self._packed
+        tokens = self._sequence.per_video if self._sequence else None
+        patches = self._packed.rows if self._packed else None
+        expected = f"a prompt_mask of ({self.videos}, {tokens}) or {patches} patches"
+        raise RoutingError(f"{name}: an input with leading dimensions {leading} is neither of {expected}")
+
+    def pooled(self, x: Tensor) -> Tensor | None:
+        """The pool of this very input, if the layer before computed it (q, k and v share theirs)."""
+        return self._last_pooled if self._last_input is x else None
+
+    def remember_pooled(self, x: Tensor, z: Tensor) -> None:
+        """Keep the pool of an input for the layers that read the same one."""
+        self._last_input, self._last_pooled = x, z
+
+    def release(self) -> None:
+        """Forget the last input, so that it is not kept alive after the pass."""
+        self._last_input = self._last_pooled = None
