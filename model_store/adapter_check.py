@@ -9,7 +9,7 @@ import torch
 from model_store.manifest import CONFIG_FILE, GATES_FILE, ROUTER_FILE, WEIGHTS_FILE, AdapterDraft
 
 PEFT_PREFIX = "base_model.model."
-FUSION_KEY = "fusion.a"
+FUSION_KEY = "a"
 FLOATS = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
 Tensors = dict[str, torch.Tensor]
@@ -57,7 +57,7 @@ def peft_names(target: str) -> tuple[str, str]:
 
 def gate_names(target: str) -> tuple[str, str]:
     """The names of a module's gate G and b in `gates.safetensors`."""
-    return (f"{target}.gate.weight", f"{target}.gate.bias")
+    return (f"{target}.G", f"{target}.b")
 
 
 def _numbers_problem(file: str, tensors: Tensors) -> str | None:

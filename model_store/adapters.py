@@ -41,7 +41,7 @@ class LoadedAdapter:
     """One verified adapter in memory, on the CPU, in the dtype it is stored in.
 
     tensors: `base_model.model.<module>.lora_A.weight` (K·r, in…) and `….lora_B.weight` (out, K·r…).
-    gates: `<module>.gate.weight` (K, in) and `<module>.gate.bias` (K,) per module, and `fusion.a` ().
+    gates: `<module>.G` (K, in) and `<module>.b` (K,) of every module's gate, and the fusion scalar `a` ().
     prototype: `mean` and `std` (D,) of the domain's pooled vision features, or None.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -31,8 +32,6 @@ DTYPE_NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-WRAPPED = "base"
-"""The attribute under which a wrapper (an adapted layer) keeps the frozen module it took the place of."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ class Backbone:
     manifest: BackboneManifest
     fingerprint: str
     prototype: Tensors | None
-    tensor_names: tuple[str, ...]
 
     @property
     def device(self) -> torch.device:
@@ -62,13 +60,9 @@ class Backbone:
 
     @property
     def module_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Weight shape (out, in…) of every module that has a weight, by its name before any injection."""
-        names = (name for name in self.tensor_names if name.endswith(".weight"))
-        return {name.removesuffix(".weight"): tuple(find_tensor(self.model, name).shape) for name in names}
-
-    def weights_sha256(self) -> str:
-        """sha256 of the live model's frozen weights, also while experts are injected."""
-        return weights_sha256(self.model, self.tensor_names)
+        """Weight shape (out, in…) of every module that has a weight, by the module's name."""
+        weights = ((name, tensor) for name, tensor in _own_tensors(self.model) if name.endswith(".weight"))
+        return {name.removesuffix(".weight"): tuple(tensor.shape) for name, tensor in weights}
 
 
 def load_backbone(
@@ -103,8 +97,7 @@ def load_backbone(
         raise BackboneRefused(name, f"{BACKBONE_FILE} gives another fingerprint than its weights have")
     model = _load_model(name, folder, dtype).to(target).eval().requires_grad_(False)
     processor = _load_processor(name, folder)
-    tensor_names = tuple(tensor_name for tensor_name, _ in _own_tensors(model))
-    return Backbone(manifest.name, folder, model, processor, manifest, fingerprint, prototype, tensor_names)
+    return Backbone(manifest.name, folder, model, processor, manifest, fingerprint, prototype)
 
 
 def read_backbone_manifest(folder: Path, name: str) -> BackboneManifest:
@@ -121,39 +114,17 @@ def read_backbone_manifest(folder: Path, name: str) -> BackboneManifest:
     )
 
 
-def weights_sha256(model: nn.Module, names: Iterable[str] | None = None) -> str:
+def weights_sha256(model: nn.Module) -> str:
     """sha256 over the live model's tensors: name, dtype, shape and bytes of each, sorted by name, in hex.
 
-    Equal to `checkpoint_fingerprint` of the model's own checkpoint while its dtype is the stored one. With
-    `names` only those tensors are hashed, looked up through wrappers, so that injection does not change it.
+    Equal to `checkpoint_fingerprint` of the model's own checkpoint while its dtype is the stored one.
     """
-    tensors = (
-        dict(_own_tensors(model)) if names is None else {name: find_tensor(model, name) for name in names}
-    )
     digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
+    for name, tensor in sorted(_own_tensors(model), key=itemgetter(0)):
         digest.update(tensor_label(name, DTYPE_NAMES[tensor.dtype], tuple(tensor.shape)))
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
     return digest.hexdigest()
-
-
-def find_tensor(model: nn.Module, name: str) -> torch.Tensor:
-    """A parameter or buffer by the dotted name that it had before modules were wrapped.
-
-    Raises:
-        KeyError: there is none, not even under a wrapper.
-    """
-    found: object = model
-    for part in name.split("."):
-        while not hasattr(found, part) and isinstance(getattr(found, WRAPPED, None), nn.Module):
-            found = getattr(found, WRAPPED)
-        if not hasattr(found, part):
-            raise KeyError(name)
-        found = getattr(found, part)
-    if not isinstance(found, torch.Tensor):
-        raise KeyError(name)
-    return found
 
 
 def _own_tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
