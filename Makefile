@@ -28,7 +28,7 @@ check: $(DEV_STAMP) ## lint, import graph, Dockerfiles, compose file
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/hadolint docker/*.Dockerfile
-	@$(BIN)/python docker/check_compose.py
+	@$(BIN)/python docker/check.py
 
 format: $(DEV_STAMP) ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from model_store.backbone_ref import adapter_roots
 from model_store.errors import AdapterRefused
 from model_store.registry import AdapterEntry, AdapterRegistry
 from visum.settings import ServeSettings, read_settings
-from visum.store import adapter_roots
 from visum.terminal import answer_console, print_json, status_console
 
 app = typer.Typer(help="The store of trained experts.", no_args_is_help=True)

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from model_store.backbone_ref import backbone_names
 from model_store.errors import DamagedFile
 from model_store.manifest import BACKBONE_FILE, BackboneManifest, read_manifest
-from visum.store import backbone_folder
 
-POINT_ELSEWHERE = (
-    "For real video set VISUM_BACKBONE to a VideoLLaMA3 checkpoint (folder or hub id): see the README."
-)
+POINT_ELSEWHERE = "For real video point VISUM_BACKBONE at a VideoLLaMA3 checkpoint: the README says how."
 
 
-def backbone_manifest(ref: str, store: Path) -> BackboneManifest | None:
+def local_manifest(ref: str, store: Path) -> BackboneManifest | None:
     """The manifest of a backbone that lies on this machine; None for a hub id or a stock checkpoint."""
-    folder = backbone_folder(ref, store)
-    if folder is None or not (folder / BACKBONE_FILE).exists():
-        return None
+    path = backbone_names(store).get(ref, Path(ref).expanduser()) / BACKBONE_FILE
     try:
-        return read_manifest(folder / BACKBONE_FILE, BackboneManifest)
+        return read_manifest(path, BackboneManifest, follow_links=True) if path.exists() else None
     except DamagedFile:  # the worker refuses it and says why
         return None
 
 
 def backbone_notice(ref: str, store: Path) -> list[str]:
     """The lines to say at start: the name of the backbone, its own notice, and how to leave the demo."""
-    manifest = backbone_manifest(ref, store)
+    manifest = local_manifest(ref, store)
     if manifest is None:
         return [f"backbone {ref}"]
-    lines = [f"backbone {manifest.name}" + (f": {manifest.notice}" if manifest.notice else "")]
-    return [*lines, POINT_ELSEWHERE] if manifest.notice else lines
+    if not manifest.notice:
+        return [f"backbone {manifest.name}"]
+    return [f"backbone {manifest.name}: {manifest.notice}", POINT_ELSEWHERE]
