@@ -74,7 +74,7 @@ def worker() -> None:
     """Run one worker alone; it takes jobs from VISUM_REDIS_URL."""
     from visum.parts import run_worker
 
-    run_worker()
+    raise typer.Exit(run_worker())
 
 
 @app.command()

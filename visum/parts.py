@@ -15,8 +15,8 @@ GATEWAY_DRAIN_S = 10
 def run_gateway() -> None:
     """Serve HTTP until SIGTERM. Loads no torch."""
     import uvicorn
-    from service.settings import GatewaySettings
 
+    from service.settings import GatewaySettings
     from visum.settings import read_settings
 
     follow_supervisor()
@@ -32,15 +32,18 @@ def run_gateway() -> None:
     )
 
 
-def run_worker() -> None:
-    """Take jobs from the queue until SIGTERM, then finish what is in flight and hand the rest back."""
+def run_worker() -> int:
+    """Take jobs from the queue until SIGTERM, then finish what is in flight and hand the rest back.
+
+    Returns the exit code.
+    """
     from workers.main import run_worker as work
     from workers.settings import WorkerSettings
 
     from visum.settings import read_settings
 
     follow_supervisor()
-    work(read_settings(WorkerSettings))
+    return work(read_settings(WorkerSettings))
 
 
 def follow_supervisor() -> None:

@@ -25,6 +25,7 @@ from visum.terminal import status_console
 from visum.valkey import EmbeddedValkey
 
 VALKEY_DRAIN_S = 10.0
+DRAIN_MARGIN_S = 10.0  # for what a worker does after the drain: hand back, close
 
 
 def serve(settings: ServeSettings) -> None:
@@ -39,10 +40,11 @@ def serve(settings: ServeSettings) -> None:
         _check_port(settings)
         metrics_dir = _fresh_metrics_dir(settings.data_dir / "run" / "metrics")
         children, redis_url = _queue(settings)
+        drain_s = settings.drain_seconds + DRAIN_MARGIN_S
         environment = _child_environment(settings, redis_url, metrics_dir)
-        children.append(_part("gateway", environment, metrics_dir, settings.drain_s))
+        children.append(_part("gateway", environment, metrics_dir, drain_s))
         for number in range(1, settings.workers + 1):
-            children.append(_part(f"worker {number}", environment, metrics_dir, settings.drain_s, "worker"))
+            children.append(_part(f"worker {number}", environment, metrics_dir, drain_s, "worker"))
         queue = "its own Valkey" if settings.redis_url is None else "the Redis of VISUM_REDIS_URL"
         say(f"starting gateway and {settings.workers} worker(s) on {queue}; data in {settings.data_dir}")
         for line in backbone_notice(settings.backbone, settings.store):
@@ -84,9 +86,10 @@ def _child_environment(settings: ServeSettings, redis_url: str, metrics_dir: Pat
         "VISUM_HOST": settings.host,
         "VISUM_PORT": str(settings.port),
         "VISUM_DATA_DIR": str(settings.data_dir),
-        "VISUM_MODEL_STORE": str(settings.store.expanduser().absolute()),
+        "VISUM_MODEL_STORE": str(settings.store),
         "VISUM_REDIS_URL": redis_url,
         "VISUM_BACKBONE": settings.backbone,
+        "VISUM_DRAIN_SECONDS": str(settings.drain_seconds),
         "PROMETHEUS_MULTIPROC_DIR": str(metrics_dir),
         PARENT_VARIABLE: str(os.getpid()),
         "PYTHONUNBUFFERED": "1",

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contract.folders import default_data_dir, store_folder
 from visum.errors import UsageError
-
-
-def default_data_dir() -> Path:
-    """Where this machine keeps ViSum's state: the XDG data folder."""
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "visum"
 
 
 class ServeSettings(BaseSettings):
@@ -38,14 +32,14 @@ class ServeSettings(BaseSettings):
         default=None,
         description="Folder of the adapters and backbones that are not shipped; `<data>/models` if unset.",
     )
-    drain_s: float = Field(
-        default=60.0, gt=0, description="How long `visum serve` waits for its processes to end by themselves."
+    drain_seconds: float = Field(
+        default=25.0, gt=0, description="How long a worker that is told to end works on what it has begun."
     )
 
     @property
     def store(self) -> Path:
         """The folder of adapters and backbones that are not shipped."""
-        return self.model_store or self.data_dir / "models"
+        return (self.model_store or store_folder(self.data_dir)).expanduser().absolute()
 
 
 class ClientSettings(BaseSettings):

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from visum.errors import CliError
 
@@ -97,8 +99,14 @@ class EmbeddedValkey:
         process.wait()
         raise CliError(f"The embedded Valkey did not come up in {START_SECONDS:.0f} s", f"See {self.log}.")
 
+    def _client(self) -> redis.Redis:
+        """A client that asks once: whether somebody is there is the question."""
+        return redis.Redis(
+            unix_socket_path=str(self.socket), socket_timeout=5, retry=Retry(NoBackoff(), retries=0)
+        )
+
     def _answers(self) -> bool:
-        with redis.Redis(unix_socket_path=str(self.socket), socket_timeout=2) as client:
+        with self._client() as client:
             try:
                 return bool(client.ping())
             except redis.RedisError:  # not there yet, or still loading
@@ -108,7 +116,7 @@ class EmbeddedValkey:
         """End a server that outlived a killed supervisor: two must never write one data folder."""
         if not self.socket.exists():
             return
-        with redis.Redis(unix_socket_path=str(self.socket), socket_timeout=5) as client:
+        with self._client() as client:
             client.shutdown()  # returns as well where a crash left the file and nobody is behind it
 
 
