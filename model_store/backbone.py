@@ -9,6 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import VideoLlama3ForConditionalGeneration, VideoLlama3Processor
@@ -20,6 +21,7 @@ from model_store.checkpoint import checkpoint_fingerprint, tensor_label
 from model_store.errors import BackboneRefused, DamagedFile
 from model_store.manifest import BACKBONE_FILE, ROUTER_FILE, BackboneManifest, read_manifest
 
+LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -147,7 +149,7 @@ def _load_model(name: str, folder: Path, dtype: torch.dtype) -> VideoLlama3ForCo
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except LOAD_ERRORS as error:
         raise BackboneRefused(name, f"transformers cannot load it: {_first_line(error)}") from error
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[what]:
@@ -164,7 +166,7 @@ def _load_model(name: str, folder: Path, dtype: torch.dtype) -> VideoLlama3ForCo
 def _load_processor(name: str, folder: Path) -> VideoLlama3Processor:
     try:
         return VideoLlama3Processor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # tokenizers raises plain Exception for a file it cannot read
         raise BackboneRefused(name, f"its processor cannot be loaded: {_first_line(error)}") from error
 
 

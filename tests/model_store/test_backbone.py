@@ -90,7 +90,11 @@ def test_the_manifest_says_how_frames_are_cut_and_what_is_asked(backbone_folder:
 def test_a_stock_checkpoint_without_a_manifest_gets_the_defaults(tmp_path: Path) -> None:
     backbone = load_backbone(write_tiny_backbone(tmp_path / "stock", manifest=False))
     assert backbone.manifest == BackboneManifest(name="stock")
-    assert (backbone.manifest.min_frames, backbone.manifest.max_frames, backbone.manifest.fps) == (4, 128, 1.0)
+    assert (backbone.manifest.min_frames, backbone.manifest.max_frames, backbone.manifest.fps) == (
+        4,
+        128,
+        1.0,
+    )
 
 
 def test_shards_load_as_one_model(tmp_path: Path, fingerprint: str) -> None:
@@ -101,7 +105,9 @@ def test_shards_load_as_one_model(tmp_path: Path, fingerprint: str) -> None:
 
 def test_a_missing_tensor_refuses_the_backbone_by_name(copy: Path) -> None:
     rewrite(copy, **{PATCH: None})
-    with pytest.raises(BackboneRefused, match=r"copy is refused: missing tensors \(1\): .*patch_embedding.weight"):
+    with pytest.raises(
+        BackboneRefused, match=r"copy is refused: missing tensors \(1\): .*patch_embedding.weight"
+    ):
         load_backbone(copy)
 
 
@@ -120,7 +126,7 @@ def test_a_misshapen_tensor_refuses_the_backbone(copy: Path) -> None:
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_refuse_the_backbone(copy: Path, poison: float) -> None:
     rewrite(copy, **{PATCH: torch.full((32, 3, 4, 4), poison)})
-    with pytest.raises(BackboneRefused, match="patch_embedding.weight holds NaN or infinity"):
+    with pytest.raises(BackboneRefused, match=r"patch_embedding.weight holds NaN or infinity"):
         load_backbone(copy)
 
 
