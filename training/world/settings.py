@@ -127,7 +127,7 @@ _TRAFFIC = Setting(
         Place("the tunnel", (92, 92, 98), (78, 78, 82), 0.55, ("tunnel", "lanes")),
     ),
     Wording(
-        "Traffic report for {place}:", ("behind this,", "a minute on,"), "to close the report,",
+        "Traffic report for {place}:", ("behind this", "a minute on"), "to close",
         ("one {c} {s}", "two {c} {p}", "three {c} {p}"),
         actions("{S} {V}", right="heads east|head east", left="heads west|head west", wait="queues at the lights|queue at the lights",
                 near="pulls up to the camera|pull up to the camera", away="drives off down the road|drive off down the road",
@@ -161,7 +161,7 @@ _SPORTS = Setting(
         Place("the river course", (172, 190, 176), (92, 130, 146), 0.35, ("waves", "posts")),
     ),
     Wording(
-        "Live from {place} comes", ("the crowd now sees", "the replay shows"), "at the whistle",
+        "Live from {place}:", ("cheers for", "a replay of"), "at the whistle",
         ("one {c} {s}", "{c} {p} in a duo", "{c} {p} in a threesome"),
         actions("{S} {V}", right="charging at the away end", left="charging at the home end", up="leaping high",
                 down="diving low", near="storming the front line", spin="doing a somersault"),
@@ -178,7 +178,7 @@ _WILDLIFE = Setting(
         Place("the desert", (210, 190, 164), (204, 170, 116), 0.46, ("dunes",)),
     ),
     Wording(
-        "Ranger diary from {place}, dawn brings", ("an hour passes and along comes", "the shade then hides"), "dusk leaves us with",
+        "Diary of {place}: at dawn", ("by noon", "towards evening"), "after dark",
         ("a lone {c} {s}", "a couple of {c} {p}", "a herd of three {c} {p}"),
         actions("{S} {V}", right="wandering left to right", left="wandering right to left", wait="dozing in the heat",
                 near="approaching our hide", away="vanishing into the wild", down="burrowing deeper"),

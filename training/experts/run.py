@@ -1,0 +1,46 @@
+"""One domain from the frozen backbone to a published adapter, with a progress bar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from model_store.backbone import load_backbone, weights_sha256
+from model_store.registry import AdapterEntry
+from training.backbone.forward import FastForward
+from training.backbone.rendering import render_sample
+from training.experts.prototype import prototype
+from training.experts.publishing import publish_experts
+from training.experts.recipe import ExpertRecipe
+from training.experts.trainer import ExpertTrainer
+
+
+def make_experts(recipe: ExpertRecipe, backbone_ref: str, out: Path, logs: Path) -> AdapterEntry:
+    """Trains and publishes ``recipe.domain``'s next version under ``out``.
+
+    Raises:
+        RuntimeError: training changed the backbone.
+    """
+    backbone = load_backbone(backbone_ref, device="cpu", dtype=torch.float32)
+    mark = _recognition_mark(backbone.model, recipe)
+    trainer = ExpertTrainer(backbone, recipe, logs / f"{recipe.domain}.csv")
+    frozen = weights_sha256(backbone.model)
+    with Progress(
+        TextColumn(recipe.domain), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.3f}")
+    ) as bar:
+        task = bar.add_task(recipe.domain, total=recipe.clips, loss=float("nan"))
+        trained = trainer.run(lambda clips, total, loss: bar.update(task, completed=min(clips, total), loss=loss))
+    if weights_sha256(backbone.model) != frozen:
+        raise RuntimeError("training changed the backbone's weights")
+    entry = publish_experts(out, backbone, recipe, trained, mark)
+    print(f"{recipe.domain} version {entry.manifest.version}: ROUGE-L {trained.quality.rouge_l:.4f}, exact "
+          f"{trained.quality.exact:.3f} on {trained.quality.clips} validation clips, {trained.seconds:.0f} s")  # fmt: skip
+    return entry
+
+
+def _recognition_mark(model: torch.nn.Module, recipe: ExpertRecipe) -> dict[str, Tensor]:
+    samples = [render_sample(recipe.domain, 900_000_000 + i, "train") for i in range(recipe.prototype_clips)]
+    return prototype(FastForward(model), samples)
