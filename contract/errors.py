@@ -26,6 +26,7 @@ class Code(StrEnum):
     REQUEST_MALFORMED = "request.malformed"
     REQUEST_NOT_FOUND = "request.not_found"
     REQUEST_METHOD_NOT_ALLOWED = "request.method_not_allowed"
+    REQUEST_TIMEOUT = "request.timeout"
     REQUEST_TOO_LARGE = "request.too_large"
     REQUEST_NOT_MULTIPART = "request.not_multipart"
     REQUEST_INVALID_FIELD = "request.invalid_field"
@@ -137,6 +138,14 @@ class QueueFull(ContractError):
         super().__init__(f"{depth} summaries wait, the queue holds at most {limit}")
         self.depth = depth
         self.limit = limit
+
+
+class OutcomeUnknown(ContractError):
+    """Redis broke off while a summary was being created: it may exist or not."""
+
+    def __init__(self, summary_id: str) -> None:
+        super().__init__(f"Redis broke off while summary {summary_id} was being created")
+        self.summary_id = summary_id
 
 
 class IdempotencyConflict(ContractError):

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
+from redis.exceptions import ConnectionError as RedisAway
+from redis.exceptions import TimeoutError as RedisSilent
 from redis.exceptions import WatchError
 
 from contract import keys, transitions
 from contract.errors import (
     IdempotencyConflict,
+    OutcomeUnknown,
     QueueFull,
     RecordError,
     SummaryGone,
@@ -104,17 +107,20 @@ class SummaryStore:
         Raises:
             IdempotencyConflict: the key belongs to another request.
             QueueFull: `max_queued` summaries wait already.
+            OutcomeUnknown: Redis broke off during the write. With a plain RedisError nothing was written.
         """
         record_key = keys.record_key(record.id)
         watched = [keys.ADMISSIONS, record_key]
         if idempotency is not None:
             watched.append(keys.idempotency_key(idempotency.key))
+        sent = False
         for _ in range(_TRIES):
             with self._redis.pipeline() as pipe:
                 try:
                     pipe.watch(*watched)
                     if pipe.exists(record_key):
                         return record.id  # an earlier try went through, only its answer got lost
+                    sent = False
                     earlier = None if idempotency is None else self._earlier(pipe, idempotency)
                     if earlier is not None:
                         return earlier
@@ -127,10 +133,15 @@ class SummaryStore:
                     if idempotency is not None:
                         self._remember(pipe, idempotency, record.id)
                     enqueue(pipe, record.id)
+                    sent = True
                     pipe.execute()
                     return record.id
-                except WatchError:
+                except WatchError:  # someone else wrote, or the connection broke
                     continue
+                except (RedisAway, RedisSilent) as error:
+                    if sent:
+                        raise OutcomeUnknown(record.id) from error
+                    raise
         raise WatchError(f"summary {record.id} could not be written: too many others at once")
 
     def known_key(self, key: str) -> bool:

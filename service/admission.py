@@ -1,0 +1,109 @@
+"""Whether a summary is taken, and the one write that takes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from redis.exceptions import RedisError
+from rq import Queue
+
+from contract.blobs import BlobStore
+from contract.errors import Code, ContractError, OutcomeUnknown, QueueFull, StorageFull
+from contract.queue import enqueue
+from contract.records import Status, SummaryRecord, SummaryRequest
+from contract.store import Idempotency, SummaryStore
+from service.problems import ApiError
+from service.uploads import Upload
+
+MAX_KEY = 255
+
+
+def idempotency_key(header: str | None) -> str | None:
+    """The Idempotency-Key of a request. Raises ApiError (400) for one that can't be kept."""
+    if header is None:
+        return None
+    if not 1 <= len(header) <= MAX_KEY or not (header.isascii() and header.isprintable()):
+        raise ApiError(
+            Code.REQUEST_MALFORMED, f"Idempotency-Key must be 1 to {MAX_KEY} printable ASCII characters."
+        )
+    return header
+
+
+class Admission:
+    """Takes uploads into the queue, up to a bound."""
+
+    def __init__(
+        self,
+        store: SummaryStore,
+        blobs: BlobStore,
+        queue: Queue,
+        *,
+        max_queue: int,
+        min_free_bytes: int,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store, self._blobs, self._queue = store, blobs, queue
+        self._max_queue, self._min_free_bytes = max_queue, min_free_bytes
+        self._now = clock
+
+    def check_room(self, announced_bytes: int, key: str | None) -> None:
+        """Refuse before the upload is read what would be refused after it.
+
+        Raises:
+            QueueFull, StorageFull, RedisError.
+        """
+        depth = self._store.counts()[Status.QUEUED]
+        if depth >= self._max_queue and (key is None or not self._store.known_key(key)):
+            raise QueueFull(depth, self._max_queue)
+        free = self._blobs.free_bytes()
+        if free is not None and free - announced_bytes < self._min_free_bytes:
+            raise StorageFull("the disk of the videos is at its floor")
+
+    def admit(self, upload: Upload, summary_id: str, key: str | None) -> str:
+        """Write the record and queue its job, both or neither; the id that answers the request.
+
+        It is an earlier one where the same request was made before with the same key.
+
+        Raises:
+            QueueFull, IdempotencyConflict, RedisError: nothing is queued, the video is removed.
+            OutcomeUnknown: Redis broke off in the middle of it.
+        """
+        record = SummaryRecord(id=summary_id, created_at=self._now(), request=_request(upload))
+        idempotency = None if key is None else Idempotency(key, fingerprint(upload))
+        try:
+            answer = self._store.create(
+                record,
+                enqueue=lambda pipe, job_id: enqueue(self._queue, job_id, pipeline=pipe),
+                max_queued=self._max_queue,
+                idempotency=idempotency,
+            )
+        except OutcomeUnknown:
+            raise  # the job may be queued, and then it needs its video; if not, the sweep removes it
+        except (ContractError, RedisError):
+            self._blobs.delete(upload.video.blob_key)
+            raise
+        if answer != summary_id:
+            self._blobs.delete(upload.video.blob_key)
+        return answer
+
+
+def fingerprint(upload: Upload) -> str:
+    """A digest of all that makes a request what it is: the video's bytes, its name, every option."""
+    parts = {"sha256": upload.video.sha256, "filename": upload.filename, **asdict(upload.options)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _request(upload: Upload) -> SummaryRequest:
+    video = upload.video
+    return SummaryRequest(
+        filename=upload.filename,
+        sha256=video.sha256,
+        size_bytes=video.size_bytes,
+        container=video.container,
+        blob_key=video.blob_key,
+        **asdict(upload.options),
+    )

@@ -1,0 +1,76 @@
+"""The ASGI application. Importing this loads no torch, and reads no setting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+
+from contract.problem import Problem
+from service import problems
+from service.gateway import Gateway, open_gateway
+from service.janitor import Janitor
+from service.metrics import MetricsMiddleware
+from service.routes import domains, health, summaries
+from service.settings import GatewaySettings
+
+DESCRIPTION = """\
+Upload a video, get a summary, and see which experts wrote it: every result carries the weight that
+each expert's gate had, per layer and group. Every error is `application/problem+json` with a stable `code`.
+"""
+
+
+def create_app(settings: GatewaySettings | None = None) -> FastAPI:
+    """The gateway, wired for these settings (the environment's by default)."""
+    gateway = open_gateway(GatewaySettings() if settings is None else settings)
+    app = FastAPI(
+        title="ViSum", version=_version(), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False
+    )
+    app.state.gateway = gateway
+    app.add_middleware(MetricsMiddleware, metrics=gateway.metrics)
+    problems.install(app)
+    for routes in (summaries, domains, health):
+        app.include_router(routes.router)
+    _document_problems(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    gateway: Gateway = app.state.gateway
+    janitor = Janitor(gateway.store, gateway.blobs)
+    sweeping = asyncio.create_task(janitor.run(gateway.settings.sweep_s))
+    try:
+        yield
+    finally:
+        sweeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeping
+        gateway.redis.close()
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Put the schema that every error answer refers to into the OpenAPI document."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        if "Problem" not in schemas:
+            schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}))
+            schemas["Problem"] = schema
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _version() -> str:
+    try:
+        return version("milora-visum")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0"

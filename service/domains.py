@@ -1,0 +1,70 @@
+"""Which domains a summary may be asked for: `auto`, the backbone's own, and one per usable adapter."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from redis import Redis
+
+from contract.records import AUTO_DOMAIN
+from contract.serving import ServedBackbone, served_backbone
+from model_store.errors import AdapterError
+from model_store.manifest import GENERAL_DOMAIN
+from model_store.registry import AdapterEntry, AdapterRegistry
+from service.problems import InvalidField
+
+
+def shipped_adapters() -> Path:
+    """The adapters that come with the package."""
+    return Path(str(files("model_store"))) / "shipped" / "adapters"
+
+
+class DomainCatalog:
+    """The registry of adapters, seen with the backbone in service: others' adapters are set aside."""
+
+    def __init__(self, redis: Redis, roots: Sequence[Path]) -> None:
+        self._redis = redis
+        self._roots = tuple(roots)
+        self._lock = threading.Lock()
+        self._fingerprint: str | None = None
+        self._registry = AdapterRegistry(self._roots)
+
+    def backbone(self) -> ServedBackbone | None:
+        """The backbone in service; None before a worker has said. Raises RedisError."""
+        return served_backbone(self._redis)
+
+    def registry(self) -> AdapterRegistry:
+        """The adapters that go with the backbone in service. Raises RedisError."""
+        backbone = self.backbone()
+        fingerprint = None if backbone is None else backbone.fingerprint
+        with self._lock:
+            if fingerprint != self._fingerprint:
+                self._registry = AdapterRegistry(self._roots, backbone_fingerprint=fingerprint)
+                self._fingerprint = fingerprint
+            return self._registry
+
+    def names(self) -> list[str]:
+        """Every domain that may be asked for."""
+        return [AUTO_DOMAIN, GENERAL_DOMAIN, *self.registry().domains()]
+
+    def check(self, domain: str) -> None:
+        """Raises InvalidField for a domain that can't be served, saying which can."""
+        names = self.names()
+        if domain not in names:
+            raise InvalidField("domain", f"there is no domain '{domain[:64]}'; there are {', '.join(names)}")
+
+    def check_version(self, domain: str, version: int) -> None:
+        """Raises InvalidField where the domain has no such adapter version."""
+        if domain in (AUTO_DOMAIN, GENERAL_DOMAIN):
+            raise InvalidField("adapter_version", f"needs a domain with adapters, and '{domain}' has none")
+        try:
+            self.registry().get(domain, version)
+        except AdapterError as error:
+            raise InvalidField("adapter_version", str(error)) from error
+
+    def entries(self, domain: str) -> list[AdapterEntry]:
+        """All usable versions of a domain's adapter, oldest first."""
+        return [entry for entry in self.registry().entries() if entry.domain == domain]

@@ -1,0 +1,64 @@
+"""The gateway's parts, wired once at start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+from redis import Redis
+from rq import Queue
+
+from contract.blobs import BlobStore, LocalBlobStore
+from contract.queue import open_queue
+from contract.store import SummaryStore
+from service.admission import Admission
+from service.connection import connect
+from service.domains import DomainCatalog, shipped_adapters
+from service.metrics import GatewayMetrics
+from service.settings import GatewaySettings
+from service.uploads import UploadLimits
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What the routes work with."""
+
+    settings: GatewaySettings
+    redis: Redis
+    queue: Queue
+    store: SummaryStore
+    blobs: BlobStore
+    admission: Admission
+    catalog: DomainCatalog
+    metrics: GatewayMetrics
+
+    @property
+    def upload_limits(self) -> UploadLimits:
+        settings = self.settings
+        return UploadLimits(settings.max_upload_bytes, settings.min_free_bytes, settings.upload_idle_s)
+
+
+def open_gateway(settings: GatewaySettings) -> Gateway:
+    """Wire the parts. Nothing is asked of Redis yet: the gateway starts without it and says so in /readyz."""
+    redis = connect(settings.redis_url)
+    queue = open_queue(redis)
+    store = SummaryStore(redis, settings.retention)
+    blobs = LocalBlobStore(settings.blobs)
+    return Gateway(
+        settings=settings,
+        redis=redis,
+        queue=queue,
+        store=store,
+        blobs=blobs,
+        admission=Admission(
+            store, blobs, queue, max_queue=settings.max_queue, min_free_bytes=settings.min_free_bytes
+        ),
+        catalog=DomainCatalog(redis, [shipped_adapters(), settings.adapters]),
+        metrics=GatewayMetrics(store, queue),
+    )
+
+
+async def gateway_of(request: Request) -> Gateway:
+    """The parts, for a route (`Depends`)."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway

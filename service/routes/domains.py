@@ -1,0 +1,42 @@
+"""`/domains`: what summaries may be asked for, and which experts answer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from contract.errors import Code
+from service import examples
+from service.domain_views import DomainDetail, DomainList, domain_detail, domain_list
+from service.gateway import Gateway, gateway_of
+from service.problems import ApiError
+from service.views import json_with_etag
+
+router = APIRouter(prefix="/domains", tags=["domains"])
+
+
+@router.get(
+    "",
+    response_model=DomainList,
+    summary="List the domains",
+    responses=examples.problems(Code.SERVICE_QUEUE_UNAVAILABLE),
+)
+def list_domains(request: Request, gateway: Annotated[Gateway, Depends(gateway_of)]) -> Response:
+    """Every value for the field `domain`, with its latest experts. New ones show without a restart."""
+    return json_with_etag(request, domain_list(request, gateway.catalog))
+
+
+@router.get(
+    "/{name}",
+    response_model=DomainDetail,
+    summary="Show a domain",
+    responses=examples.problems(Code.DOMAIN_NOT_FOUND, Code.SERVICE_QUEUE_UNAVAILABLE),
+)
+def get_domain(request: Request, name: str, gateway: Annotated[Gateway, Depends(gateway_of)]) -> Response:
+    """All versions of a domain's experts: groups, K, rank, what they were trained on, measured quality."""
+    detail = domain_detail(request, gateway.catalog, name)
+    if detail is None:
+        raise ApiError(Code.DOMAIN_NOT_FOUND, f"There is no domain '{name[:64]}'.")
+    return json_with_etag(request, detail)

@@ -1,0 +1,218 @@
+"""`/summaries`: take a video, follow its summary, list, cancel and delete."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from redis.exceptions import RedisError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from contract.errors import Code, ContractError, SummaryNotFound
+from contract.ids import is_id, new_id
+from contract.queue import withdraw
+from contract.records import Status, SummaryRecord
+from service import examples
+from service.admission import idempotency_key
+from service.fields import OptionFields
+from service.gateway import Gateway, gateway_of
+from service.metrics import CLIENT_CLOSED
+from service.problems import ApiError, InvalidField, respond
+from service.uploads import Upload, UploadBody, receive
+from service.video_sink import VideoSink
+from service.views import (
+    Accepted,
+    SummaryList,
+    SummaryView,
+    json_with_etag,
+    summary_line,
+    summary_links,
+    summary_view,
+)
+
+log = logging.getLogger(__name__)
+router = APIRouter(prefix="/summaries", tags=["summaries"])
+
+LONGEST_PAUSE_S = 15
+WAITING_PER_SECOND = 4  # a client far back in the queue is told to ask less often
+
+GatewayParam = Annotated[Gateway, Depends(gateway_of)]
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=Accepted,
+    summary="Summarize a video",
+    openapi_extra={"requestBody": examples.FORM},
+    responses={
+        202: examples.success(
+            "The video is stored and its summary queued.",
+            {"Location": "Path of the summary", "Retry-After": "Seconds until it is worth asking"},
+            queued=examples.ACCEPTED,
+        ),
+        **examples.problems(
+            Code.REQUEST_MALFORMED,
+            Code.REQUEST_TIMEOUT,
+            Code.REQUEST_IDEMPOTENCY_CONFLICT,
+            Code.REQUEST_TOO_LARGE,
+            Code.REQUEST_NOT_MULTIPART,
+            Code.VIDEO_EMPTY,
+            Code.VIDEO_UNSUPPORTED_CONTAINER,
+            Code.REQUEST_INVALID_FIELD,
+            Code.SERVICE_QUEUE_FULL,
+            Code.SERVICE_QUEUE_UNAVAILABLE,
+            Code.SERVICE_STORAGE_FULL,
+        ),
+    },
+)
+async def create_summary(
+    request: Request,
+    gateway: GatewayParam,
+    key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="Repeat a request with the same key and it is not done twice.",
+        ),
+    ] = None,
+) -> Response:
+    """Send the video as multipart form. It streams to storage; then its summary is queued.
+
+    Ask for the summary at `Location`, no sooner than `Retry-After` says.
+    """
+    body = UploadBody(request, gateway.upload_limits)
+    try:
+        summary_id = await _take(request, gateway, body, idempotency_key(key))
+    except ClientDisconnect:
+        log.info("the client went away during its upload; nothing is kept")
+        return Response(status_code=CLIENT_CLOSED)
+    except (ApiError, ContractError, RedisError, OSError) as error:
+        answer = respond(request, error, linger=not body.complete)
+        gateway.metrics.refused.labels(answer.problem.code.value).inc()
+        return answer
+    links = summary_links(request, summary_id)
+    accepted = Accepted(id=summary_id, links=links)
+    headers = {"Location": links.self, "Retry-After": "1"}
+    return Response(accepted.model_dump_json(), 202, headers, media_type="application/json")
+
+
+async def _take(request: Request, gateway: Gateway, body: UploadBody, key: str | None) -> str:
+    """From the first byte to the queue: the id of the summary."""
+    body.check_length()
+    announced = request.headers.get("content-length", "0")
+    await run_in_threadpool(gateway.admission.check_room, int(announced) if announced.isdigit() else 0, key)
+    summary_id = new_id(datetime.now(UTC))
+    upload = await _store(request, gateway, body, summary_id)
+    return await run_in_threadpool(gateway.admission.admit, upload, summary_id, key)
+
+
+async def _store(request: Request, gateway: Gateway, body: UploadBody, summary_id: str) -> Upload:
+    settings = gateway.settings
+    fields = OptionFields(
+        gateway.catalog, max_instructions=settings.max_instructions, max_new_tokens=settings.max_new_tokens
+    )
+    with VideoSink(
+        gateway.blobs,
+        summary_id,
+        max_bytes=settings.max_upload_bytes,
+        min_free_bytes=settings.min_free_bytes,
+    ) as sink:
+        return await receive(
+            body, request.headers.get("content-type"), fields, sink, gateway.metrics.upload_bytes.inc
+        )
+
+
+@router.get(
+    "/{summary_id}",
+    response_model=SummaryView,
+    summary="Follow a summary",
+    responses={
+        200: examples.success(
+            "The summary as it is now.",
+            {"ETag": "Changes with the answer", "Retry-After": "While unfinished: seconds to wait"},
+            queued=examples.QUEUED,
+            running=examples.RUNNING,
+            succeeded=examples.SUCCEEDED,
+            failed=examples.FAILED,
+        ),
+        304: {"description": "Unchanged since the ETag in If-None-Match."},
+        **examples.problems(Code.SUMMARY_NOT_FOUND, Code.SUMMARY_GONE, Code.SERVICE_QUEUE_UNAVAILABLE),
+    },
+)
+def get_summary(request: Request, summary_id: str, gateway: GatewayParam) -> Response:
+    """Status, progress, and at the end the result or the error."""
+    return _show(request, gateway, _get(gateway, summary_id))
+
+
+@router.get(
+    "",
+    response_model=SummaryList,
+    summary="List summaries, newest first",
+    responses={
+        200: examples.success("One page.", page=examples.LISTING),
+        **examples.problems(Code.REQUEST_INVALID_FIELD, Code.SERVICE_QUEUE_UNAVAILABLE),
+    },
+)
+def list_summaries(
+    request: Request,
+    gateway: GatewayParam,
+    status: Annotated[Status | None, Query(description="Only these")] = None,
+    domain: Annotated[str | None, Query(description="The domain that answered, or was asked for")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(description="`cursor` of the page before")] = None,
+) -> SummaryList:
+    """Pages stay put while new summaries come in: a cursor names where the last page ended."""
+    if cursor is not None and not is_id(cursor):
+        raise InvalidField("cursor", "not a cursor of this listing")
+    page = gateway.store.page(status=status, domain=domain, limit=limit, cursor=cursor)
+    if page.unreadable:
+        log.warning("unreadable summaries: %s", ", ".join(page.unreadable))
+    return SummaryList(
+        summaries=tuple(summary_line(request, record) for record in page.records), cursor=page.cursor
+    )
+
+
+@router.delete(
+    "/{summary_id}",
+    status_code=204,
+    summary="Cancel or delete a summary",
+    responses={
+        200: examples.success("It was waiting and is canceled."),
+        202: examples.success("It runs; its worker stops at the next step."),
+        204: {"description": "It was finished; it is deleted, with its video."},
+        **examples.problems(Code.SUMMARY_NOT_FOUND, Code.SUMMARY_GONE, Code.SERVICE_QUEUE_UNAVAILABLE),
+    },
+)
+def delete_summary(request: Request, summary_id: str, gateway: GatewayParam) -> Response:
+    """Cancels what is queued or running; deletes what is finished, with its video."""
+    if _get(gateway, summary_id).status.finished:
+        gateway.store.delete(summary_id)
+        gateway.blobs.delete(summary_id)
+        return Response(status_code=204)
+    status = gateway.store.request_cancel(summary_id)
+    if status is Status.CANCELED:
+        withdraw(gateway.queue, summary_id)
+    answer = _show(request, gateway, _get(gateway, summary_id), conditional=False)
+    answer.status_code = 202 if status is Status.RUNNING else 200
+    return answer
+
+
+def _get(gateway: Gateway, summary_id: str) -> SummaryRecord:
+    if not is_id(summary_id):
+        raise SummaryNotFound(summary_id[:64])
+    return gateway.store.get(summary_id)
+
+
+def _show(request: Request, gateway: Gateway, record: SummaryRecord, *, conditional: bool = True) -> Response:
+    position = gateway.store.position(record.id) if record.status is Status.QUEUED else None
+    headers = {}
+    if not record.status.finished:
+        pause = 1 + (position or 0) // WAITING_PER_SECOND
+        headers["Retry-After"] = str(min(pause, LONGEST_PAUSE_S))
+    view = summary_view(request, record, position)
+    return json_with_etag(request, view, headers=headers, conditional=conditional)

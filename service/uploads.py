@@ -1,0 +1,137 @@
+"""`POST /summaries` as it comes off the wire: form fields and one video, at constant memory."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from contract.errors import Code
+from service.fields import MAX_FIELD_BYTES, OptionFields, Options
+from service.multipart import FormStream, PartBegins, PartData, PartEnds, boundary_of
+from service.problems import ApiError, InvalidField
+from service.video_sink import StoredVideo, VideoSink
+
+FORM_OVERHEAD_BYTES = 2**20  # text fields, boundaries and headers around the file
+MAX_FILENAME = 255
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """Bounds of one upload."""
+
+    max_bytes: int
+    min_free_bytes: int
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A request that was read to its end; its video is durable."""
+
+    filename: str
+    video: StoredVideo
+    options: Options
+
+
+class UploadBody:
+    """A request's body in chunks, bounded in size and in silence. `complete` once it was read to its end."""
+
+    def __init__(self, request: Request, limits: UploadLimits) -> None:
+        self._request, self._limits = request, limits
+        self.complete = False
+
+    def check_length(self) -> None:
+        """Refuse what announces itself as too large before reading a byte of it. Raises ApiError (413)."""
+        announced = self._request.headers.get("content-length", "")
+        if announced.isdigit() and int(announced[:20]) > self._limits.max_bytes + FORM_OVERHEAD_BYTES:
+            raise self._too_large()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Raises ApiError (408, 413), ClientDisconnect."""
+        room = self._limits.max_bytes + FORM_OVERHEAD_BYTES
+        stream = self._request.stream()
+        while True:
+            try:
+                async with asyncio.timeout(self._limits.idle_s):
+                    chunk = await anext(stream, None)
+            except TimeoutError as error:
+                raise ApiError(Code.REQUEST_TIMEOUT, "The upload stopped coming in.") from error
+            if chunk is None:
+                self.complete = True
+                return
+            room -= len(chunk)
+            if room < 0:
+                raise self._too_large()
+            yield chunk
+
+    def _too_large(self) -> ApiError:
+        return ApiError(
+            Code.REQUEST_TOO_LARGE, f"Videos of up to {self._limits.max_bytes} bytes are taken; this is more."
+        )
+
+
+async def receive(
+    body: UploadBody,
+    content_type: str | None,
+    fields: OptionFields,
+    sink: VideoSink,
+    on_bytes: Callable[[int], None],
+) -> Upload:
+    """Read the whole form; on return the video is durable.
+
+    Raises:
+        ApiError: the request is refused (400, 408, 413, 415, 422). StorageFull: no room.
+        ClientDisconnect: the client went away. Whatever is raised, leave `sink` and nothing stays.
+    """
+    form = _FormReader(fields, sink, on_bytes)
+    stream = FormStream(boundary_of(content_type))
+    async for chunk in body.chunks():
+        for event in stream.feed(chunk):
+            await form.handle(event)
+    stream.finish()
+    options = await run_in_threadpool(fields.finish)
+    return Upload(form.filename, await sink.commit(), options)
+
+
+class _FormReader:
+    """Sends a form's events where they belong: the file to the sink, text to the fields."""
+
+    def __init__(self, fields: OptionFields, sink: VideoSink, on_bytes: Callable[[int], None]) -> None:
+        self._fields, self._sink, self._on_bytes = fields, sink, on_bytes
+        self._name = ""
+        self._text = bytearray()
+        self.filename = ""
+
+    async def handle(self, event: PartBegins | PartData | PartEnds) -> None:
+        match event:
+            case PartBegins(name, filename):
+                self._fields.begin(name)
+                self._name = name
+                self._text.clear()
+                if name == "file":
+                    self.filename = display_name(filename)
+            case PartData(data) if self._name == "file":
+                self._on_bytes(len(data))
+                await self._sink.take(data)
+            case PartData(data):
+                self._text += data
+                if len(self._text) > MAX_FIELD_BYTES:
+                    raise InvalidField(self._name, f"longer than {MAX_FIELD_BYTES} bytes")
+            case PartEnds() if self._name == "file":
+                await self._sink.end()
+            case PartEnds():
+                # In a thread: a domain is looked up in Redis and on disk.
+                await run_in_threadpool(self._fields.put, self._name, bytes(self._text))
+
+
+def display_name(filename: str | None) -> str:
+    """A client's filename, fit to be shown: no folders, nothing unprintable. It never names a file here."""
+    last = PurePath((filename or "").replace("\\", "/")).name
+    return _UNPRINTABLE.sub("", last)[:MAX_FILENAME] or "video"

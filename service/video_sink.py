@@ -1,0 +1,107 @@
+"""The uploaded file on its way to storage: sniffed, bounded, hashed and written as it comes."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from starlette.concurrency import run_in_threadpool
+
+from contract.blobs import BlobStore, BlobWriter
+from contract.containers import SNIFF_BYTES, Container, describe, sniff
+from contract.errors import Code, StorageFull
+from service.problems import ApiError
+
+BLOCK_BYTES = 2**20  # written and hashed at a time, in a thread: the event loop never waits for the disk
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVideo:
+    """A video that is durable in the blob store."""
+
+    blob_key: str
+    sha256: str
+    size_bytes: int
+    container: Container
+
+
+class VideoSink:
+    """Takes one file. Leaving the context before `commit` leaves nothing behind."""
+
+    def __init__(self, blobs: BlobStore, key: str, *, max_bytes: int, min_free_bytes: int) -> None:
+        self._blobs, self._key = blobs, key
+        self._max_bytes, self._min_free_bytes = max_bytes, min_free_bytes
+        self._stack = ExitStack()
+        self._writer: BlobWriter | None = None
+        self._container: Container | None = None
+        self._buffer = bytearray()
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    async def take(self, data: bytes) -> None:
+        """Some more bytes.
+
+        Raises:
+            ApiError: the file is too large (413), or no video container that we take (415).
+            StorageFull: there is no room.
+        """
+        self.size_bytes += len(data)
+        if self.size_bytes > self._max_bytes:
+            raise ApiError(
+                Code.REQUEST_TOO_LARGE,
+                f"The video is larger than the {self._max_bytes} bytes that are taken.",
+            )
+        self._buffer += data
+        if self._container is None and len(self._buffer) >= SNIFF_BYTES:
+            self._sniff()
+        if len(self._buffer) >= BLOCK_BYTES:
+            await self._flush()
+
+    async def end(self) -> None:
+        """The file is complete. Raises ApiError (415) where a short one is no video."""
+        if self._container is None:
+            self._sniff()
+        await self._flush()
+
+    async def commit(self) -> StoredVideo:
+        """Make it durable; only from here on is there a video."""
+        assert self._writer is not None
+        assert self._container is not None
+        await run_in_threadpool(self._writer.commit)
+        return StoredVideo(self._key, self._hash.hexdigest(), self.size_bytes, self._container)
+
+    def _sniff(self) -> None:
+        head = bytes(self._buffer[:SNIFF_BYTES])
+        if not head:
+            raise ApiError(Code.VIDEO_EMPTY, "The uploaded file is empty.")
+        self._container = sniff(head)
+        if self._container is None:
+            taken = ", ".join(container.value for container in Container)
+            raise ApiError(
+                Code.VIDEO_UNSUPPORTED_CONTAINER,
+                f"The file looks like {describe(head)}. Send a video; the containers taken are {taken}.",
+            )
+
+    async def _flush(self) -> None:
+        block, self._buffer = self._buffer, bytearray()
+        await run_in_threadpool(self._write, block)
+
+    def _write(self, block: bytearray) -> None:
+        if self._writer is None:
+            self._writer = self._stack.enter_context(self._blobs.create(self._key))
+        free = self._blobs.free_bytes()
+        if free is not None and free - len(block) < self._min_free_bytes:
+            raise StorageFull("the disk of the videos is at its floor")
+        self._writer.write(block)
+        self._hash.update(block)
