@@ -38,10 +38,10 @@ bench: $(DEV_STAMP) ## measure this machine and print the table of docs/results.
 	@$(BIN)/python -m benchmarks
 
 demo-backbone: $(DEV_STAMP) ## train the demo backbone again, from nothing
-	@$(BIN)/python -m training.backbone
+	@$(BIN)/python -m training.backbone --out runs/demo-backbone
 
 demo-experts: $(DEV_STAMP) ## train the four shipped experts again on the frozen demo backbone
-	@$(BIN)/python -m training.experts
+	@$(BIN)/python -m training.experts --out runs/demo-adapters
 
 clean: ## remove the virtual environment and the caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

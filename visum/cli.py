@@ -13,7 +13,9 @@ from rich.console import Console
 
 from visum import adapters, backbones, world
 from visum.errors import CliError, UsageError, sentences
+from visum.evaluate import evaluate
 from visum.extras import missing_extra
+from visum.train import train
 
 HELP = """Video summaries: one frozen Video-LLaMA, mixtures of LoRA experts swapped in per domain.
 
@@ -23,6 +25,8 @@ app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(world.app, name="world")
+app.command()(train)
+app.command()(evaluate)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON record a line, for scripts.")]
 
@@ -102,7 +106,7 @@ def summarize(
             raise UsageError(f"{path} is not a file", "Name a video file.")
     settings = read_settings(ClientSettings, url=url)
     options = Options(domain, instructions, max_new_tokens, seed, adapter_version)
-    with Client(settings.address, api_key=settings.api_key) as client:
+    with Client(settings.address) as client:
         out, status = Console(highlight=False), Console(stderr=True)
         if not run(client, files, options, as_json=as_json, out=out, status=status):
             raise typer.Exit(1)

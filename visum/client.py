@@ -42,12 +42,11 @@ class Options:
 class Client:
     """One gateway. Use as a context manager."""
 
-    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         # Uploads take as long as they take; a gateway that sends nothing for a minute is away.
         timeout = httpx.Timeout(60.0, connect=10.0)
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        self._http = httpx.Client(base_url=url, timeout=timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -183,8 +182,6 @@ def _retry_after(answer: httpx.Response) -> float:
 def _next_step(answer: httpx.Response) -> str:
     wait = answer.headers.get("Retry-After")
     match answer.status_code:
-        case 401 | 403:
-            return "Set VISUM_API_KEY to a key of this service."
         case 413:
             return "Send a smaller file, or raise VISUM_MAX_UPLOAD_BYTES on the gateway."
         case 415:

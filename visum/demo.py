@@ -1,4 +1,4 @@
-"""`make demo`: start the whole service, summarize the shipped sample clips over HTTP, show the answers, stop it."""
+"""`make demo`: start the whole service, summarize the shipped sample clips over HTTP, stop it."""
 
 from __future__ import annotations
 

@@ -53,9 +53,6 @@ class ClientSettings(BaseSettings):
         default=None,
         description="The gateway the client talks to; made of VISUM_HOST and VISUM_PORT if unset.",
     )
-    api_key: str | None = Field(
-        default=None, description="Sent as a bearer token, where a gateway wants one."
-    )
 
     @property
     def address(self) -> str:

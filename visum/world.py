@@ -33,9 +33,13 @@ def render(
     """Render clip-0000.mp4 … with clip-0000.json …: the reference summary and the facts behind it."""
     from training.world.video import render_folder
 
+    status = status_console()
     try:
         clips = render_folder(domain, count, seed, out)
-        for path in track(clips, "rendering", total=count, console=status_console(), transient=True):
+        bar = track(
+            clips, "rendering", total=count, console=status, transient=True, disable=not status.is_terminal
+        )
+        for path in bar:
             if as_json:
                 typer.echo(
                     json.dumps({"path": str(path), **json.loads(path.with_suffix(".json").read_text())})
