@@ -76,7 +76,7 @@ def _find_named(ref: str, store: Path | None, tried: list[str]) -> Path | None:
 
 def _find_folder(ref: str, tried: list[str]) -> Path | None:
     folder = Path(ref).expanduser()
-    if folder.is_dir():
+    if ref and folder.is_dir():  # Path("") is the current folder
         return folder.resolve()
     tried.append(f"no folder {folder}")
     return None

@@ -29,7 +29,7 @@ from model_store.manifest import (
     manifest_bytes,
     read_manifest,
 )
-from model_store.registry import AdapterEntry, AdapterRegistry, version_folders
+from model_store.registry import VERSION_NAME, AdapterEntry, AdapterRegistry
 
 STAGING_PREFIX = ".staging-"
 STAGING_LEFTOVER_S = 24 * 3600
@@ -109,10 +109,10 @@ def _claim(
 
 
 def _taken(registry: AdapterRegistry, domain_folder: Path) -> set[int]:
-    """Numbers in use in any root; a damaged version still owns its number."""
-    roots = {*registry.roots, domain_folder.parent}
-    folders = (folder for root in roots for folder in version_folders(root))
-    return {int(folder.name) for folder in folders if folder.parent.name == domain_folder.name}
+    """Numbers in use in any root; a damaged version still owns its number, and so does a stray file."""
+    folders = {root / domain_folder.name for root in registry.roots} | {domain_folder}
+    names = (name for folder in folders if folder.is_dir() for name in os.listdir(folder))
+    return {int(name) for name in names if VERSION_NAME.match(name)}
 
 
 def _run_check(check: Check, entry: AdapterEntry) -> None:

@@ -18,8 +18,8 @@ from model_store.errors import AdapterNotFound, AdapterRefused, DamagedFile
 from model_store.files import file_sha256
 from model_store.manifest import DOMAIN_PATTERN, MANIFEST_FILE, AdapterManifest, read_manifest
 
-_VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}\Z")
-_DOMAIN_NAME = re.compile(DOMAIN_PATTERN.removesuffix("$") + r"\Z")
+VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}\Z")
+DOMAIN_NAME = re.compile(DOMAIN_PATTERN.removesuffix("$") + r"\Z")
 
 Key = tuple[str, int]
 Stamp = tuple[int, int, int]
@@ -235,8 +235,8 @@ def check_listing(folder: Path, manifest: AdapterManifest) -> None:
 
 def version_folders(root: Path) -> Iterator[Path]:
     """Every `<root>/<domain>/<version>` folder of a root in order; names that are neither are passed over."""
-    for domain in _names(root, _DOMAIN_NAME):
-        for version in sorted(_names(root / domain, _VERSION_NAME), key=int):
+    for domain in _names(root, DOMAIN_NAME):
+        for version in sorted(_names(root / domain, VERSION_NAME), key=int):
             yield root / domain / version
 
 
