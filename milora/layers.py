@@ -125,7 +125,7 @@ class MiloraLayer(nn.Module):
 
     @torch.no_grad()
     def read(self, slot: int) -> LayerState | None:
-        """A copy of a slot's adapter, the standardization folded in; ``None`` where it leaves this layer alone."""
+        """A copy of a slot's adapter, its standardization folded in; ``None`` where it has none here."""
         config = self.config_of[slot - 1]
         if config is None:
             return None

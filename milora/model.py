@@ -114,9 +114,8 @@ class MiloraModel(nn.Module):
         blank = torch.zeros(routing.videos, width, device=self.device)
         rows = [_padded(routing.gates.get(layer.index), width, blank) for layer in self.layers]
         gates = torch.stack(rows)  # (L, V, K_max)
-        infos = {
-            slot: tuple(self._info(layer, slot, routing) for layer in self.layers) for slot in routing.slots
-        }
+        slots = set(routing.slots)
+        infos = {slot: tuple(self._info(layer, slot, routing) for layer in self.layers) for slot in slots}
         return [GateRecord(slot, infos[slot], gates[:, video]) for video, slot in enumerate(routing.slots)]
 
     @staticmethod
@@ -167,14 +166,11 @@ class MiloraModel(nn.Module):
         layers: dict[str, LayerState] = {}
         groups: dict[GroupName, GroupConfig] = {}
         for group in self.config.groups:
-            read = {
-                layer.name: (layer.read(slot), layer.config_of[slot - 1]) for layer in self.layers_of(group)
-            }
-            own = {name: state for name, (state, _) in read.items() if state is not None}
+            own = [layer for layer in self.layers_of(group) if layer.config_of[slot - 1] is not None]
             if own:
-                config = next(config for state, config in read.values() if state is not None)
-                groups[group] = replace(config, targets=tuple(own))
-                layers |= own
+                names = tuple(layer.name for layer in own)
+                groups[group] = replace(own[0].config_of[slot - 1], targets=names)
+                layers |= {layer.name: layer.read(slot) for layer in own}
         return AdapterState(groups, layers, a=float(self.fusion.a[slot - 1]))
 
     def load_state(self, state: AdapterState, slot: int = 1) -> None:
@@ -182,8 +178,7 @@ class MiloraModel(nn.Module):
 
         Raises:
             StateMismatch: a layer that is not injected or sits in another group, a shape that does not fit,
-            or more
-                experts or rank than the slots were made for. The slot keeps what it had.
+                more experts or rank than the slots were made for. The slot keeps what it had.
         """
         self.check(state)
         for layer in self.layers:

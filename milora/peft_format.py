@@ -100,6 +100,4 @@ def _same_scale(config: Mapping[str, Any], state: AdapterState) -> None:
         wanted = state.coefficient(group) * state.groups[group].lora_alpha
         same = rank == state.groups[group].rank_total and alpha is not None
         if not same or abs(alpha - wanted) > 1e-6 * abs(wanted):
-            raise StateMismatch(
-                f"{name}: rank {rank} and alpha {alpha} of the LoRA's config are not the group's"
-            )
+            raise StateMismatch(f"{name}: the LoRA's rank {rank} and alpha {alpha} are not its group's")

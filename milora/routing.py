@@ -176,6 +176,8 @@ class Routing:
                 return self._sequence
         if self._packed is not None and rows == self._packed.rows:
             return self._packed
+        if len(leading) == 1 and rows == self.videos:
+            return Layout.sequence(self.videos, 1)
         tokens = self._sequence.per_video if self._sequence else None
         patches = self._packed.rows if self._packed else None
         expected = f"a prompt_mask of ({self.videos}, {tokens}) or {patches} patches"
