@@ -377,7 +377,7 @@ class SummaryStore:
         pipe.set(keys.tombstone_key(summary_id), b"", ex=self._retention.tombstones)
 
     def _bury_unreadable(self, summary_id: str) -> None:
-        """Its domain can't be told, so one index may keep the id until a listing comes across it."""
+        """Its domain can't be told, so its two indexes by domain keep the id until a listing comes across it."""
         indexes = frozenset(keys.index_key(status, None) for status in (None, *Status))
         with self._redis.pipeline() as pipe:
             self._bury(pipe, summary_id, indexes)
