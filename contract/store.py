@@ -7,9 +7,9 @@ read and decided again, so a repeated change must come out as a change made once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 from redis.exceptions import ConnectionError as RedisAway
@@ -26,7 +26,7 @@ from contract.errors import (
     SummaryNotFound,
     SummaryUnfinished,
 )
-from contract.ids import created_at
+from contract.listing import SummaryListing, utc_now
 from contract.queue import MAX_ATTEMPTS
 from contract.records import JobError, Progress, Status, SummaryRecord, decode, encode
 from contract.result import SummaryResult
@@ -57,23 +57,7 @@ class Idempotency:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a listing, newest first. `cursor` continues it; None at the end.
-
-    `unreadable` names stored records that could not be decoded.
-    """
-
-    records: tuple[SummaryRecord, ...]
-    cursor: str | None
-    unreadable: tuple[str, ...] = ()
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-class SummaryStore:
+class SummaryStore(SummaryListing):
     """Records, their indexes and their ends. `redis` must hand out bytes (no decode_responses)."""
 
     def __init__(
@@ -82,12 +66,11 @@ class SummaryStore:
         retention: Retention | None = None,
         *,
         max_attempts: int = MAX_ATTEMPTS,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._redis = redis
+        super().__init__(redis, clock)
         self._retention = Retention() if retention is None else retention
         self._max_attempts = max_attempts
-        self._now = clock
 
     # -- the gateway's side ---------------------------------------------------------------------
 
@@ -166,39 +149,6 @@ class SummaryStore:
     def exists(self, summary_id: str) -> bool:
         """Whether a record is stored, readable or not."""
         return bool(self._redis.exists(keys.record_key(summary_id)))
-
-    def page(
-        self,
-        *,
-        status: Status | None = None,
-        domain: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page:
-        """Newest first. `cursor` is the last id of the page before."""
-        index = keys.index_key(status, domain)
-        top = "+" if cursor is None else f"({cursor}"
-        ids = [raw.decode() for raw in self._redis.zrevrangebylex(index, top, "-", 0, limit + 1)]
-        page, more = ids[:limit], len(ids) > limit
-        records, unreadable = self._read_many(page, index)
-        return Page(tuple(records), page[-1] if more else None, tuple(unreadable))
-
-    def position(self, summary_id: str) -> int | None:
-        """1 for the summary that is taken next, and so on; None when it does not wait."""
-        rank = self._redis.zrank(keys.index_key(Status.QUEUED, None), summary_id)
-        return None if rank is None else rank + 1
-
-    def counts(self) -> dict[Status, int]:
-        """How many summaries are in each status."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            for status in Status:
-                pipe.zcard(keys.index_key(status, None))
-            return dict(zip(Status, pipe.execute(), strict=True))
-
-    def oldest_queued(self) -> datetime | None:
-        """When the summary that waits longest was created."""
-        first = self._redis.zrangebylex(keys.index_key(Status.QUEUED, None), "-", "+", 0, 1)
-        return created_at(first[0].decode()) if first else None
 
     def request_cancel(self, summary_id: str) -> Status:
         """Cancel: a queued summary at once, a running one by a flag that its worker sees.
@@ -377,7 +327,7 @@ class SummaryStore:
         pipe.set(keys.tombstone_key(summary_id), b"", ex=self._retention.tombstones)
 
     def _bury_unreadable(self, summary_id: str) -> None:
-        """Its domain can't be told, so its two indexes by domain keep the id until a listing comes across it."""
+        """Its domain can't be told: the indexes by domain keep the id until a listing comes across it."""
         indexes = frozenset(keys.index_key(status, None) for status in (None, *Status))
         with self._redis.pipeline() as pipe:
             self._bury(pipe, summary_id, indexes)
@@ -395,25 +345,6 @@ class SummaryStore:
     def _remember(self, pipe: Pipeline, idempotency: Idempotency, summary_id: str) -> None:
         value = f"{idempotency.fingerprint} {summary_id}"
         pipe.set(keys.idempotency_key(idempotency.key), value, ex=self._retention.idempotency)
-
-    def _read_many(self, ids: Sequence[str], index: str) -> tuple[list[SummaryRecord], list[str]]:
-        records, unreadable = [], []
-        raws = self._redis.mget([keys.record_key(summary_id) for summary_id in ids]) if ids else []
-        for summary_id, raw in zip(ids, raws, strict=True):
-            if raw is None:  # buried while unreadable: the index was the last to know
-                self._redis.zrem(index, summary_id)
-                continue
-            try:
-                record = decode(raw)
-            except RecordError:
-                unreadable.append(summary_id)
-                continue
-            if not self._expired(record):
-                records.append(record)
-        return records, unreadable
-
-    def _expired(self, record: SummaryRecord) -> bool:
-        return record.expires_at is not None and record.expires_at <= self._now()
 
     def _absent(self, summary_id: str) -> SummaryNotFound | SummaryGone:
         gone = self._redis.exists(keys.tombstone_key(summary_id))

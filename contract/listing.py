@@ -1,0 +1,92 @@
+"""Looking at many summaries at once: pages, positions, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from contract import keys
+from contract.errors import RecordError
+from contract.ids import created_at
+from contract.records import Status, SummaryRecord, decode
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing, newest first. `cursor` continues it; None at the end.
+
+    `unreadable` names stored records that could not be decoded.
+    """
+
+    records: tuple[SummaryRecord, ...]
+    cursor: str | None
+    unreadable: tuple[str, ...] = ()
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SummaryListing:
+    """The indexes of the store, read. `redis` must hand out bytes (no decode_responses)."""
+
+    def __init__(self, redis: Redis, clock: Callable[[], datetime] = utc_now) -> None:
+        self._redis = redis
+        self._now = clock
+
+    def page(
+        self,
+        *,
+        status: Status | None = None,
+        domain: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Newest first. `cursor` is the last id of the page before."""
+        index = keys.index_key(status, domain)
+        top = "+" if cursor is None else f"({cursor}"
+        ids = [raw.decode() for raw in self._redis.zrevrangebylex(index, top, "-", 0, limit + 1)]
+        page, more = ids[:limit], len(ids) > limit
+        records, unreadable = self._read_many(page, index)
+        return Page(tuple(records), page[-1] if more else None, tuple(unreadable))
+
+    def position(self, summary_id: str) -> int | None:
+        """1 for the summary that is taken next, and so on; None when it does not wait."""
+        rank = self._redis.zrank(keys.index_key(Status.QUEUED, None), summary_id)
+        return None if rank is None else rank + 1
+
+    def counts(self) -> dict[Status, int]:
+        """How many summaries are in each status."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for status in Status:
+                pipe.zcard(keys.index_key(status, None))
+            return dict(zip(Status, pipe.execute(), strict=True))
+
+    def oldest_queued(self) -> datetime | None:
+        """When the summary that waits longest was created."""
+        first = self._redis.zrangebylex(keys.index_key(Status.QUEUED, None), "-", "+", 0, 1)
+        return created_at(first[0].decode()) if first else None
+
+    def _read_many(self, ids: Sequence[str], index: str) -> tuple[list[SummaryRecord], list[str]]:
+        records, unreadable = [], []
+        raws = self._redis.mget([keys.record_key(summary_id) for summary_id in ids]) if ids else []
+        for summary_id, raw in zip(ids, raws, strict=True):
+            if raw is None:  # buried while unreadable: the index was the last to know
+                self._redis.zrem(index, summary_id)
+                continue
+            try:
+                record = decode(raw)
+            except RecordError:
+                unreadable.append(summary_id)
+                continue
+            if not self._expired(record):
+                records.append(record)
+        return records, unreadable
+
+    def _expired(self, record: SummaryRecord) -> bool:
+        return record.expires_at is not None and record.expires_at <= self._now()
