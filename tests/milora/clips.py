@@ -68,7 +68,7 @@ def batch_of(clips: Sequence[Clip], *, pad_to: int = 0) -> ClipBatch:
 def random_state(
     handle: MiloraModel, seed: int, config: MiloraConfig = CONFIG, a: float = 0.7
 ) -> AdapterState:
-    """An adapter for an injected model whose experts matter and whose gates are neither uniform nor one-hot."""
+    """An adapter whose experts matter and whose gates are neither uniform nor one-hot."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int, scale: float) -> Tensor:

@@ -1,0 +1,215 @@
+"""The adapter bank: least recently used goes first, pinned stays, the base is never touched."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from torch import nn
+
+from milora import (
+    AdapterBank,
+    AdapterState,
+    BankFull,
+    GroupConfig,
+    LayerState,
+    MiloraConfig,
+    StateMismatch,
+    inject,
+)
+from tests.milora.clips import CONFIG, batch_of, bytes_of, clip, random_state
+
+GROUP = GroupConfig(("layer",), 2, 1, 2.0)
+SLOTS = 3
+
+
+def small_state(mark: float) -> AdapterState:
+    """An adapter of one layer whose tensors all hold ``mark``."""
+    A, B, G = torch.full((2, 4), mark), torch.full((4, 2), mark), torch.full((2, 4), mark)
+    return AdapterState({"temporal": GROUP}, {"layer": LayerState(A, B, G, torch.full((2,), mark))})
+
+
+def small_bank() -> AdapterBank:
+    model = nn.ModuleDict({"layer": nn.Linear(4, 4)})
+    return AdapterBank(inject(model, MiloraConfig(temporal=GROUP), slots=SLOTS))
+
+
+class BankMachine(RuleBasedStateMachine):
+    """Any sequence of acquire and release, against a model kept by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bank = small_bank()
+        self.order: OrderedDict[int, None] = OrderedDict()
+        self.pins: dict[int, int] = defaultdict(int)
+        self.slot_when_pinned: dict[int, int] = {}
+        self.loads = self.evictions = self.hits = 0
+
+    def _load(self, key: int) -> AdapterState:
+        self.loads += 1
+        return small_state(float(key))
+
+    @rule(key=st.integers(1, 6))
+    def acquire(self, key: int) -> None:
+        idle = [other for other in self.order if not self.pins[other]]
+        if key not in self.order and len(self.order) == SLOTS and not idle:
+            with pytest.raises(BankFull):
+                self.bank.acquire(key, lambda: self._load(key))
+            return
+        if key in self.order:
+            self.hits += 1
+        elif len(self.order) == SLOTS:
+            del self.order[idle[0]]
+            self.evictions += 1
+        self.order[key] = None
+        self.order.move_to_end(key)
+        slot = self.bank.acquire(key, lambda: self._load(key))
+        assert self.pins[key] == 0 or self.slot_when_pinned[key] == slot
+        self.pins[key] += 1
+        self.slot_when_pinned[key] = slot
+
+    @precondition(lambda self: any(self.pins.values()))
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(key for key, pins in self.pins.items() if pins)))
+        self.bank.release(key)
+        self.pins[key] -= 1
+
+    @invariant()
+    def residents_are_the_most_recently_used(self) -> None:
+        assert list(self.bank.resident()) == list(self.order)
+
+    @invariant()
+    def every_resident_has_a_slot_of_its_own_with_its_own_tensors(self) -> None:
+        resident = self.bank.resident()
+        assert len(set(resident.values())) == len(resident) <= SLOTS
+        for key, slot in resident.items():
+            assert torch.equal(
+                self.bank._handle.export_state(slot).layers["layer"].A, torch.full((2, 4), key)
+            )
+
+    @invariant()
+    def the_counters_add_up(self) -> None:
+        stats = self.bank.stats
+        assert (stats.hits, stats.misses, stats.evictions) == (self.hits, self.loads, self.evictions)
+        assert stats.resident == len(self.order)
+        assert stats.pinned == sum(pins > 0 for pins in self.pins.values())
+
+
+BankMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestAnyOrderOfAcquireAndRelease = BankMachine.TestCase
+
+
+def test_no_adapter_is_slot_zero_and_costs_nothing() -> None:
+    bank = small_bank()
+    with bank.pinned(None, lambda: pytest.fail("nothing to load")) as slot:
+        assert slot == 0
+    assert bank.stats.misses == bank.stats.resident == bank.stats.pinned == 0
+
+
+def test_an_adapter_that_cannot_be_loaded_evicts_nobody() -> None:
+    bank = small_bank()
+    for key in (1, 2, 3):
+        with bank.pinned(key, lambda key=key: small_state(key)):
+            pass
+    before = bank.resident()
+    with pytest.raises(OSError, match="gone"):
+        bank.acquire(4, lambda: (_ for _ in ()).throw(OSError("gone")))
+    assert bank.resident() == before
+    assert bank.stats.evictions == 0
+
+
+@pytest.mark.parametrize(
+    ("group", "A", "B", "message"),
+    [
+        (GROUP, (2, 5), (4, 2), r"A \(2, 5\), B \(4, 2\) do not fit; expected A \(2, 4\)"),
+        (GROUP, (2, 4), (3, 2), r"expected A \(2, 4\), B \(4, 2\)"),
+        (GroupConfig(("layer",), 4, 1, 2.0), (4, 4), (4, 4), r"4 experts of rank 1 exceed 2 experts"),
+        (GroupConfig(("other",), 2, 1, 2.0), (2, 4), (4, 2), r"no adapted layers named \['other'\]"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused_and_evicts_nobody(
+    group: GroupConfig, A: tuple[int, int], B: tuple[int, int], message: str
+) -> None:
+    bank = small_bank()
+    with bank.pinned(1, lambda: small_state(1.0)):
+        pass
+    layer = LayerState(
+        torch.zeros(A), torch.zeros(B), torch.zeros(group.experts, A[1]), torch.zeros(group.experts)
+    )
+    foreign = AdapterState({"temporal": group}, {group.targets[0]: layer})
+    with pytest.raises(StateMismatch, match=message):
+        bank.acquire("foreign", lambda: foreign)
+    assert list(bank.resident()) == [1]
+
+
+def test_an_adapter_of_the_other_group_is_refused() -> None:
+    state = AdapterState({"spatial": GROUP}, small_state(1.0).layers)
+    with pytest.raises(StateMismatch, match="layer is temporal here and spatial in the adapter"):
+        small_bank().acquire(1, lambda: state)
+
+
+def test_releasing_what_is_not_pinned_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        small_bank().release("never acquired")
+
+
+def test_a_new_generation_takes_another_slot_while_the_old_one_is_in_use() -> None:
+    bank = small_bank()
+    with bank.pinned(("traffic", 1), lambda: small_state(1.0)) as old:
+        with bank.pinned(("traffic", 2), lambda: small_state(2.0)) as new:
+            assert old != new
+        assert torch.equal(bank._handle.export_state(old).layers["layer"].A, torch.full((2, 4), 1.0))
+
+
+def test_a_thousand_swaps_leave_the_base_and_the_answers_as_they_were(model: nn.Module) -> None:
+    handle = inject(model, CONFIG, slots=2)
+    states = [random_state(handle, seed=seed) for seed in range(4)]
+    batch = batch_of([clip(2, 5, seed=1)])
+    bank, content = AdapterBank(handle), bytes_of(model)
+
+    def logits(domain: int) -> torch.Tensor:
+        with bank.pinned(domain, lambda: states[domain]) as slot:
+            routing = handle.route([slot], **batch.routing)
+            with torch.inference_mode(), handle.use(routing):
+                return model(**batch.inputs).logits
+
+    before = [logits(domain) for domain in range(4)]
+    for swap in range(1000):
+        with bank.pinned(swap % 4, lambda domain=swap % 4: states[domain]):
+            pass
+    assert bank.stats.evictions >= 1000
+    assert bytes_of(model) == content
+    for domain in range(4):
+        torch.testing.assert_close(logits(domain), before[domain], rtol=0, atol=1e-6)
+
+
+def test_two_adapters_gathered_for_a_batch_are_gathered_anew_after_a_swap(model: nn.Module) -> None:
+    handle = inject(model, CONFIG, slots=3)
+    states = [random_state(handle, seed=seed) for seed in range(4)]
+    batch = batch_of([clip(2, 5, seed=1), clip(3, 4, seed=2)])
+    bank = AdapterBank(handle)
+
+    def logits(first: int, second: int) -> torch.Tensor:
+        with (
+            bank.pinned(first, lambda: states[first]) as one,
+            bank.pinned(second, lambda: states[second]) as two,
+        ):
+            routing = handle.route([one, two], **batch.routing)
+            with torch.inference_mode(), handle.use(routing):
+                return model(**batch.inputs).logits[batch.prompt_mask]
+
+    before = logits(0, 1)
+    logits(2, 3)
+    logits(3, 2)
+    torch.testing.assert_close(logits(0, 1), before, rtol=1e-4, atol=1e-4)
+
+
+def test_a_bank_takes_gradients_off_and_dropout_out() -> None:
+    bank = small_bank()
+    assert not any(parameter.requires_grad for parameter in bank._handle.parameters())
+    assert not bank._handle.training
