@@ -184,8 +184,6 @@ def _next_step(answer: httpx.Response) -> str:
     match answer.status_code:
         case 413:
             return "Send a smaller file, or raise VISUM_MAX_UPLOAD_BYTES on the gateway."
-        case 415:
-            return "Send an MP4, MOV, WebM or Matroska video."
         case 429 | 503 if wait:
             return f"Try again in {wait} s."
         case 507:

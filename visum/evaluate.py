@@ -29,7 +29,7 @@ _IN_FLIGHT = 16
 
 
 class Arm(StrEnum):
-    """Who answers: the clip's own experts, the frozen backbone alone, another domain's experts, or as routed."""
+    """Who answers: the clip's own experts, the frozen backbone alone, another domain's, or as routed."""
 
     OWN = "own"
     FROZEN = "frozen"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -21,6 +22,8 @@ def run_gateway() -> None:
 
     follow_supervisor()
     settings = read_settings(GatewaySettings)
+    # uvicorn gives a signal back once it has shut down: then the process ends well, not by that signal.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     uvicorn.run(
         "service.app:create_app",
         factory=True,
@@ -37,10 +40,9 @@ def run_worker() -> int:
 
     Returns the exit code.
     """
+    from visum.settings import read_settings
     from workers.main import run_worker as work
     from workers.settings import WorkerSettings
-
-    from visum.settings import read_settings
 
     follow_supervisor()
     return work(read_settings(WorkerSettings))

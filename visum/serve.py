@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 from rich.text import Text
 
+from model_store.backbone_ref import find_backbone
 from visum.errors import CliError, UsageError
 from visum.notice import backbone_notice
 from visum.parts import PARENT_VARIABLE
@@ -33,9 +34,11 @@ def serve(settings: ServeSettings) -> None:
 
     Raises:
         CliError: the port or the data folder is taken, or a part cannot start.
+        BackboneError: there is no such backbone.
     """
     # Children get absolute paths: what they are told must not depend on where they run.
     settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
+    _check_backbone(settings)
     with _own_data_dir(settings.data_dir):
         _check_port(settings)
         metrics_dir = _fresh_metrics_dir(settings.data_dir / "run" / "metrics")
@@ -116,6 +119,13 @@ def _own_data_dir(folder: Path) -> Iterator[None]:
                 "Stop it, or give this one its own VISUM_DATA_DIR.",
             ) from error
         yield
+
+
+def _check_backbone(settings: ServeSettings) -> None:
+    """Say now that there is no such backbone. A hub id is left to the worker, which fetches it."""
+    is_hub_id = settings.backbone.count("/") == 1 and not Path(settings.backbone).expanduser().exists()
+    if not is_hub_id:
+        find_backbone(settings.backbone, store=settings.store)
 
 
 def _check_port(settings: ServeSettings) -> None:

@@ -1,4 +1,4 @@
-"""`visum train`: experts for a domain of the demo world, on a frozen backbone, published as its next version."""
+"""`visum train`: experts for a domain of the demo world, on a frozen backbone, published at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def train(
     logs: Annotated[Path, typer.Option(help="Folder of the run's loss log.")] = Path("runs/experts"),
     as_json: Annotated[bool, typer.Option("--json", help="Print what was published as JSON.")] = False,
 ) -> None:
-    """Train a domain's experts; the backbone's bytes stay as they are. Running services pick the version up."""
+    """Train a domain's experts and publish them; running services pick the new version up."""
     from dataclasses import replace
 
     from model_store.backbone_ref import adapter_roots, find_backbone
