@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 import torch
@@ -43,7 +43,9 @@ class MiloraModel(nn.Module):
 
     # -- passes ------------------------------------------------------------------------------------
 
-    def training_pass(self, *, prompt_mask: Tensor | None, patches: Sequence[int] | Tensor | None = None):
+    def training_pass(
+        self, *, prompt_mask: Tensor | None, patches: Sequence[int] | Tensor | None = None
+    ) -> AbstractContextManager[Routing]:
         """A context in which the forward uses slot 1 for every video; yields the `Routing` with its gates.
 
         Args:
@@ -59,7 +61,7 @@ class MiloraModel(nn.Module):
         *,
         prompt_mask: Tensor | None = None,
         patches: Sequence[int] | Tensor | None = None,
-    ):
+    ) -> AbstractContextManager[Routing]:
         """A context in which the forward computes every video's gates; `records` reads them afterwards."""
         return self.use(self.route(slots, prompt_mask=prompt_mask, patches=patches))
 

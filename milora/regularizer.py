@@ -21,6 +21,9 @@ def balance(routing: Routing) -> Tensor:
     Zero when the experts are used alike over the batch, however decided each single video's gate is; log K
     when one expert takes everything. Layers are weighed alike. ``routing`` is the pass just run, its gates
     still on the graph.
+
+    Raises:
+        ValueError: the pass has computed no gates.
     """
     by_experts: dict[int, list[Tensor]] = {}
     for gates in routing.gates.values():
