@@ -243,7 +243,7 @@ class MiloraLayer(nn.Module):
         if len(present) == 1:
             block = slice((present[0] - 1) * self.rank_total, present[0] * self.rank_total)
             return self.A[block], self.B[block]
-        # Read once: a bank may clear the stack from another thread when it writes a slot that is not present here.
+        # Read once: a bank may clear it from another thread when it writes a slot that is not present here.
         stacked = self._stacked
         if stacked is None or stacked[0] != present or self.A.requires_grad:
             rows = torch.cat([torch.arange((s - 1) * self.rank_total, s * self.rank_total) for s in present])
