@@ -1,0 +1,157 @@
+"""Whole workers: real processes on a real queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contract.errors import Code
+from contract.records import Status
+from model_store.backbone import Backbone
+from tests.workers.adapters import publish_random
+from tests.workers.service import Service, wait_until
+from tests.workers.videos import blobs, write_video
+
+
+def test_a_video_becomes_a_summary(running: Service, video: Path) -> None:
+    record = running.ended(running.submit(video))
+    assert record.status is Status.SUCCEEDED, running.logs()
+    assert record.result is not None
+    assert record.result.summary
+    assert record.result.video.frames.count == 4
+    assert record.result.usage.video_tokens > 0
+    assert record.result.gates is None
+    assert record.result.model.adapter is None
+    assert record.attempts == 1
+
+
+def test_an_adapter_answers_with_its_gates(running: Service, video: Path) -> None:
+    record = running.ended(running.submit(video, domain="traffic"))
+    assert record.result is not None, running.logs()
+    assert (record.result.model.adapter, record.result.model.adapter_version) == ("traffic", 1)
+    gates = record.result.gates
+    assert gates is not None
+    assert gates.temporal is not None
+    assert gates.spatial is not None
+    assert sum(gates.temporal.experts) == pytest.approx(1)
+    assert all(sum(layer.experts) == pytest.approx(1) for layer in gates.layers)
+
+
+def test_auto_picks_a_domain_and_says_how_sure_it_is(
+    running: Service, video: Path, backbone: Backbone
+) -> None:
+    publish_random(backbone, running.models, "sports", 40)
+    record = running.ended(running.submit(video, domain="auto"))
+    assert record.result is not None, running.logs()
+    assert record.result.domain.requested == "auto"
+    assert record.result.domain.selected == "traffic"
+    assert {"traffic", "sports"} <= set(record.result.domain.scores)
+    assert sum(record.result.domain.scores.values()) == pytest.approx(1)
+
+
+def test_a_seed_gives_the_same_sample_twice(running: Service, video: Path) -> None:
+    ids = [running.submit(video, seed=seed) for seed in (7, 7, 8)]
+    first, again, other = (running.ended(summary_id).result for summary_id in ids)
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert first.summary == again.summary != other.summary
+    assert first.receipt.seed == 7
+
+
+def test_a_broken_video_fails_with_its_code(running: Service, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"\x00\x00\x00\x18ftypisom" + b"\xff" * 4000)
+    record = running.ended(running.submit(broken))
+    assert record.status is Status.FAILED
+    assert record.error is not None
+    assert record.error.code is Code.VIDEO_UNDECODABLE
+
+
+def test_a_video_that_vanished_fails_with_its_code(running: Service, video: Path) -> None:
+    summary_id = running.submit(video)
+    running.blobs.delete(summary_id)
+    record = running.ended(summary_id)
+    assert record.error is not None
+    assert record.error.code is Code.VIDEO_MISSING
+
+
+def test_an_unknown_domain_fails_with_its_code(running: Service, video: Path) -> None:
+    record = running.ended(running.submit(video, domain="opera"))
+    assert record.error is not None
+    assert record.error.code is Code.ADAPTER_UNAVAILABLE
+    assert "opera" in record.error.message
+
+
+def test_a_running_summary_is_canceled_between_steps(running: Service, video: Path) -> None:
+    summary_id = running.submit(video, max_new_tokens=900)
+    wait_until(lambda: running.generating(summary_id), "tokens are generated")
+    running.store.request_cancel(summary_id)
+    record = running.ended(summary_id, timeout_s=5)
+    assert record.status is Status.CANCELED
+    wait_until(
+        lambda: not running.queue.started_job_registry.get_job_and_execution_ids(), "its lease is gone"
+    )
+
+
+def test_a_job_over_its_time_fails(running: Service, video: Path) -> None:
+    summary_id = running.submit(video, max_new_tokens=900)
+    running.redis.hset(f"rq:job:{summary_id}", "timeout", 1)
+    record = running.ended(summary_id)
+    assert record.error is not None
+    assert record.error.code is Code.JOB_TIMEOUT
+
+
+def test_a_new_version_is_used_without_a_restart_and_leaves_running_requests_alone(
+    running: Service, video: Path, backbone: Backbone
+) -> None:
+    publish_random(backbone, running.models, "cooking", 51)
+    early = running.submit(video, domain="cooking", max_new_tokens=200)
+    wait_until(lambda: running.generating(early), "the first request generates")
+    publish_random(backbone, running.models, "cooking", 52)
+    later = running.ended(running.submit(video, domain="cooking")).result
+    assert later is not None, running.logs()
+    assert later.model.adapter_version == 2
+    assert not running.store.get(early).status.finished
+    first = running.ended(early).result
+    assert first is not None
+    assert first.model.adapter_version == 1
+
+
+def test_a_corrupt_newest_version_is_refused_and_the_older_one_serves_on(
+    running: Service, video: Path, backbone: Backbone
+) -> None:
+    publish_random(backbone, running.models, "wildlife", 61)
+    weights = publish_random(backbone, running.models, "wildlife", 62).path / "adapter_model.safetensors"
+    weights.chmod(0o644)
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 0xFF
+    weights.write_bytes(raw)
+    answer = running.ended(running.submit(video, domain="wildlife")).result
+    assert answer is not None, running.logs()
+    assert answer.model.adapter_version == 1
+    pinned = running.ended(running.submit(video, domain="wildlife", adapter_version=2))
+    assert pinned.error is not None
+    assert pinned.error.code is Code.ADAPTER_REFUSED
+    assert "wildlife/2" in pinned.error.message
+    assert "adapter wildlife/2 is refused" in running.logs()
+
+
+def test_different_videos_in_flight_together_keep_their_own_answers(
+    service: Service, tmp_path: Path, backbone: Backbone
+) -> None:
+    store = service.data_dir / "models"
+    for seed, domain in ((1, "traffic"), (2, "sports")):
+        publish_random(backbone, store, domain, seed)
+    videos = [write_video(tmp_path / f"{seed}.mp4", 1 + seed % 3, paint=blobs(seed)) for seed in range(4)]
+    wanted = [(video, domain) for video in videos for domain in ("traffic", "sports")]
+    service.start_worker(slots=1)
+    alone = [service.ended(service.submit(video, domain=domain)).result for video, domain in wanted]
+    service.close()
+    service.__post_init__()
+    service.start_worker(slots=8, step_s=0.02)
+    ids = [service.submit(video, domain=domain) for video, domain in wanted]
+    together = [service.ended(summary_id).result for summary_id in ids]
+    assert all(alone)
+    assert [result.summary for result in together if result] == [result.summary for result in alone if result]

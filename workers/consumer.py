@@ -1,0 +1,313 @@
+"""The RQ worker: several jobs in flight in the threads of one process, which never forks.
+
+RQ's own workers run one job at a time, most of them in a fork, and a forked process can't use a GPU that its
+parent has touched. What is kept of RQ: its queue and reliable move, its leases (entries of the started registry),
+its registration and its bookkeeping around a job. What is added: slots, a lease that is renewed while a job runs,
+quick recovery of other workers' jobs, cancellation, deadlines, and an orderly end.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import redis.exceptions
+from redis import Redis
+from rq import Queue
+from rq.exceptions import DequeueTimeout
+from rq.executions import Execution
+from rq.job import Job, Retry
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.suspension import is_suspended
+from rq.timeouts import BaseDeathPenalty
+from rq.worker import BaseWorker, WorkerStatus
+from rq.worker_registration import clean_worker_registry
+
+from contract.queue import JOB_TIMEOUT_SECONDS, open_queue
+from contract.records import Progress
+from contract.store import SummaryStore
+from workers.control import JobControl, StopReason
+from workers.metrics import WorkerMetrics
+from workers.periodic import Periodic
+from workers.recovery import Recovery
+
+log = logging.getLogger("visum.worker")
+
+_DEQUEUE_S = 1
+"""How long one look into the queue waits. A signal to stop is seen after this at the latest."""
+_UNWIND_S = 5.0
+"""How long a job that was told to stop may take to notice. After that it is handed back over its head."""
+
+HAND_BACK = Retry(max=1_000_000, enqueue_at_front=True)
+"""What a job returns to be queued again at the front; how often that may happen is counted in its record."""
+
+Run = Callable[[str, JobControl], Retry | None]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds between the consumer's regular duties. A dead worker's job is taken up again after at most
+    `lease_s` + `recovery_s`, or after `stranded_s` + 2 x `recovery_s` if it died within its first milliseconds."""
+
+    lease_s: float = 45.0
+    heartbeat_s: float = 10.0
+    recovery_s: float = 10.0
+    stranded_s: float = 30.0
+    watch_s: float = 0.5
+    drain_s: float = 25.0
+
+
+class NoDeathPenalty(BaseDeathPenalty):
+    """RQ's timeouts raise in the main thread by a signal; ours are deadlines that the job itself looks at."""
+
+    def setup_death_penalty(self) -> None:
+        """Nothing to arm."""
+
+    def cancel_death_penalty(self) -> None:
+        """Nothing to disarm."""
+
+
+class Consumer(BaseWorker):
+    """Takes jobs off the one queue into `slots` threads until it is told to stop.
+
+    `run(summary_id, control)` does a job; it ends soon after `control.stop` is set, and returns `HAND_BACK`
+    (with the record already queued again) or None.
+    """
+
+    death_penalty_class = NoDeathPenalty
+    log_job_description = False
+    log_result_lifespan = False
+
+    def __init__(
+        self,
+        connection: Redis,
+        store: SummaryStore,
+        run: Run,
+        metrics: WorkerMetrics,
+        *,
+        name: str,
+        slots: int,
+        pace: Pace,
+    ) -> None:
+        self._pace = pace
+        queue = open_queue(connection)
+        super().__init__(
+            [queue], name=name, connection=connection, serializer=JSONSerializer, worker_ttl=self._lease_s
+        )
+        self._queue: Queue = queue
+        self._run = run
+        self._store = store
+        self._recovery = Recovery(queue, store, stranded_s=pace.stranded_s)
+        self._metrics = metrics
+        self._slot_count = slots
+        self._slots = threading.Semaphore(slots)
+        self._controls: dict[str, JobControl] = {}
+        self._noted: dict[str, Progress] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._duties = [
+            Periodic("heartbeat", pace.heartbeat_s, self.renew_leases),
+            Periodic("watch", pace.watch_s, self.watch_jobs),
+            Periodic("recovery", pace.recovery_s, self.recover),
+        ]
+
+    # -- what RQ asks of a worker ---------------------------------------------------------------
+
+    @property
+    def _lease_s(self) -> int:
+        return math.ceil(self._pace.lease_s)
+
+    @property
+    def dequeue_timeout(self) -> int:
+        return _DEQUEUE_S
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """The lease of a job, the same from start to end."""
+        return self._lease_s
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """This process is alive for one more lease."""
+        super().heartbeat(timeout or self._lease_s, pipeline)
+
+    def _finalize_success(self, job: Job, queue: Queue, execution: Execution, return_value: Any) -> None:
+        """Close RQ's books on a job, unless they are another worker's by now."""
+        control = self._controls.get(job.id)
+        if control is not None and control.reason is StopReason.LEASE_LOST:
+            self.executions.pop(execution.id, None)
+            return
+        super()._finalize_success(job, queue, execution, return_value)
+
+    def _finalize_failure(
+        self,
+        job: Job,
+        queue: Queue,
+        execution: Execution,
+        exc_info: tuple[type[BaseException] | None, BaseException | None, TracebackType | None],
+    ) -> None:
+        """A job ends in its record, never by an exception. If one gets here its end could not be written, as when
+        Redis went away: the lease is left to run out, and whoever recovers the job tries again or gives it up."""
+        log.error(
+            "job %s could not be ended, its lease runs out in %d s", job.id, self._lease_s, exc_info=exc_info
+        )
+        self.executions.pop(execution.id, None)
+
+    # -- from start to end ----------------------------------------------------------------------
+
+    def consume(self) -> None:
+        """Register, take jobs until `stop`, drain, unregister. Called once, when the model is ready."""
+        self._metrics.track_slots(self._slot_count, 0)
+        self.register_birth()
+        self.heartbeat()
+        self.set_state(WorkerStatus.STARTED)
+        self.recover()
+        for duty in self._duties:
+            duty.start()
+        log.info("worker %s is ready on queue %s", self.name, self._queue.name)
+        try:
+            while not self._stopping.is_set():
+                self._fill_one_slot()
+            self._drain()
+        finally:
+            for duty in self._duties:
+                duty.stop()
+            self.register_death()
+            log.info("worker %s has stopped", self.name)
+
+    def stop(self) -> None:
+        """Take no more jobs and end what runs. Safe to call from a signal handler."""
+        self._stopping.set()
+
+    @property
+    def in_flight(self) -> int:
+        """How many jobs run now."""
+        return len(self._controls)
+
+    def _fill_one_slot(self) -> None:
+        if not self._slots.acquire(timeout=_DEQUEUE_S):
+            return
+        job = self._take()
+        if job is None or not self._launch(job):
+            self._slots.release()
+
+    def _take(self) -> Job | None:
+        """The next job, by RQ's reliable move, or None after a while without one."""
+        try:
+            if is_suspended(self.connection):
+                self._stopping.wait(_DEQUEUE_S)
+                return None
+            found = self.queue_class.dequeue_any(
+                [self._queue],
+                _DEQUEUE_S,
+                connection=self.connection,
+                job_class=self.job_class,
+                serializer=self.serializer,
+                death_penalty_class=self.death_penalty_class,
+            )
+            return found[0] if found is not None else None
+        except DequeueTimeout:
+            return None
+        except redis.exceptions.RedisError as failure:
+            log.warning("Redis did not answer (%s), trying again", failure)
+            self._stopping.wait(_DEQUEUE_S)
+            return None
+
+    def _launch(self, job: Job) -> bool:
+        """Lease the job and give it a thread. False if there is nothing to run: whatever else holds it, or the
+        recovery of stranded jobs, deals with it."""
+        if job.id in self._controls:
+            log.warning("job %s is in the queue although it runs here: left to recovery", job.id)
+            return False
+        control = JobControl(job.id, job.timeout or JOB_TIMEOUT_SECONDS)
+        try:
+            execution = self.prepare_execution(job)
+        except redis.exceptions.RedisError:
+            log.warning("job %s could not be leased, recovery will bring it back", job.id, exc_info=True)
+            return False
+        with self._lock:
+            self._controls[job.id] = control
+            self._metrics.track_slots(self._slot_count, len(self._controls))
+        threading.Thread(target=self._work, args=(job, execution), name=f"job-{job.id}", daemon=True).start()
+        return True
+
+    def _work(self, job: Job, execution: Execution) -> None:
+        try:
+            self.perform_job(job, self._queue, execution)
+        finally:
+            self.executions.pop(execution.id, None)
+            with self._lock:
+                self._controls.pop(job.id, None)
+                self._noted.pop(job.id, None)
+                self._metrics.track_slots(self._slot_count, len(self._controls))
+            self._slots.release()
+
+    def run(self, summary_id: str) -> Retry | None:
+        """What `workers.job.summarize` calls, on the job's own thread."""
+        return self._run(summary_id, self._controls[summary_id])
+
+    # -- regular duties, each on its own thread -------------------------------------------------
+
+    def renew_leases(self) -> None:
+        """Move the end of every lease of this process forward; a job whose lease is gone is stopped."""
+        executions = list(self.executions.values())
+        registry: StartedJobRegistry = self._queue.started_job_registry
+        with self.connection.pipeline() as pipeline:
+            self.heartbeat(pipeline=pipeline)
+            for execution in executions:
+                execution.heartbeat(registry, self._lease_s, pipeline=pipeline)
+            pipeline.execute()
+        for execution in executions:
+            if self.connection.zscore(registry.key, execution.composite_key) is None:
+                self._lose(execution)
+
+    def _lose(self, execution: Execution) -> None:
+        self.connection.delete(execution.key)
+        control = self._controls.get(execution.job_id)
+        if control is not None and execution.id in self.executions:
+            log.warning("job %s was given to another worker, this run of it stops", execution.job_id)
+            control.request_stop(StopReason.LEASE_LOST)
+
+    def watch_jobs(self) -> None:
+        """Tell jobs that were canceled, or that took too long, to stop; write down how far the others are."""
+        for control in list(self._controls.values()):
+            if control.stop.is_set():
+                continue
+            if control.overdue:
+                control.request_stop(StopReason.TIMED_OUT)
+            elif self._store.cancel_requested(control.job_id):
+                control.request_stop(StopReason.CANCELED)
+            else:
+                self._note_progress(control)
+
+    def _note_progress(self, control: JobControl) -> None:
+        progress, generation = control.progress, control.generation
+        if generation is not None and progress != self._noted.get(control.job_id):
+            self._noted[control.job_id] = progress
+            self._store.progress(control.job_id, generation, progress)
+
+    def recover(self) -> None:
+        """Bring back what dead workers left, and forget those workers."""
+        self._recovery.run()
+        clean_worker_registry(self._queue)
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Let what runs finish within the grace period, then stop it; each job hands itself back."""
+        log.info("worker %s drains %d jobs for up to %g s", self.name, self.in_flight, self._pace.drain_s)
+        if self._wait_until_idle(self._pace.drain_s):
+            return
+        for control in list(self._controls.values()):
+            control.request_stop(StopReason.DRAINING)
+        if not self._wait_until_idle(_UNWIND_S):
+            log.error("%d jobs did not stop, their leases run out in %d s", self.in_flight, self._lease_s)
+
+    def _wait_until_idle(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while self._controls and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not self._controls

@@ -1,0 +1,68 @@
+"""How a running job is told to stop, from whichever thread finds the reason."""
+
+import threading
+import time
+from enum import StrEnum
+
+from contract.records import Progress, Stage
+
+
+class StopReason(StrEnum):
+    """Why a running job has to end before its answer."""
+
+    CANCELED = "canceled"
+    TIMED_OUT = "timed_out"
+    LEASE_LOST = "lease_lost"
+    DRAINING = "draining"
+
+
+class Stopped(Exception):
+    """Raised inside a job at the first point where it can stop."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class JobControl:
+    """One running job, seen from outside its thread.
+
+    `stop` is what long work waits on or looks at, `reason` says why it is set. `generation` is filled when the
+    record is started. `progress` is only noted here; the consumer's watch writes it down now and then.
+    """
+
+    def __init__(self, job_id: str, timeout_s: float) -> None:
+        self.job_id = job_id
+        self.stop = threading.Event()
+        self.generation: int | None = None
+        self.progress = Progress()
+        self._deadline = time.monotonic() + timeout_s
+        self._reason: StopReason | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def reason(self) -> StopReason | None:
+        return self._reason
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the job has used up its time."""
+        return time.monotonic() > self._deadline
+
+    def report(self, stage: Stage, done: int = 0, total: int = 0) -> None:
+        """Say how far the job is."""
+        self.progress = Progress(stage=stage, done=done, total=total)
+
+    def request_stop(self, reason: StopReason) -> None:
+        """Stop the job for this reason. The first reason given stays, but a lost lease overrides all others."""
+        with self._lock:
+            if self._reason is None or reason is StopReason.LEASE_LOST:
+                self._reason = reason
+            self.stop.set()
+
+    def check(self) -> None:
+        """Raises:
+        Stopped: if the job was told to stop.
+        """
+        if self.stop.is_set():
+            raise Stopped(self._reason or StopReason.CANCELED)

@@ -1,0 +1,176 @@
+"""A worker process from start to end: load the model, register, take jobs, drain."""
+
+import logging
+import os
+import signal
+import socket
+import uuid
+from importlib.metadata import version
+
+import torch
+from prometheus_client import start_http_server
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+from transformers.utils import logging as transformers_logging
+
+from contract.blobs import LocalBlobStore
+from contract.serving import ServedBackbone, announce
+from contract.store import SummaryStore
+from milora import AdapterBank, inject
+from model_store.backbone import Backbone, load_backbone
+from model_store.backbone_ref import adapter_roots
+from model_store.errors import ModelStoreError
+from model_store.registry import AdapterRegistry
+from workers import job
+from workers.adapter_desk import AdapterDesk
+from workers.answer import Origin
+from workers.consumer import Consumer, Pace
+from workers.engine import Engine, EngineLimits
+from workers.expert_room import room_for
+from workers.frame_plan import DecodeLimits
+from workers.metrics import WorkerMetrics
+from workers.pipeline import Pipeline
+from workers.prompt import PromptBuilder
+from workers.settings import WorkerSettings
+
+log = logging.getLogger("visum.worker")
+
+DISTRIBUTION = "milora-visum"
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_REDIS_TRIES = 8
+
+
+def run_worker(settings: WorkerSettings) -> int:
+    """Work until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if the backbone can't be loaded."""
+    _quiet(settings.log_level)
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    try:
+        backbone = load_backbone(settings.backbone, store=settings.store, device=settings.device)
+    except ModelStoreError as failure:
+        log.error("%s", failure)
+        return 1
+    _introduce(backbone)
+    consumer, engine = build_worker(settings, backbone, connect(settings.redis_url))
+    job.bind(consumer.run)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: consumer.stop())
+    engine.start()
+    try:
+        consumer.consume()
+    finally:
+        engine.close()
+    return 0
+
+
+def connect(url: str) -> Redis:
+    """Connections that get over a restart of Redis: a lost command is sent again for about half a minute."""
+    return Redis.from_url(
+        url,
+        socket_connect_timeout=5,
+        socket_timeout=15,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=8, base=0.1), _REDIS_TRIES),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+    )
+
+
+def build_worker(settings: WorkerSettings, backbone: Backbone, redis: Redis) -> tuple[Consumer, Engine]:
+    """Everything a worker consists of, wired and not yet started."""
+    metrics = WorkerMetrics()
+    _serve_metrics(settings)
+    name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    registry = AdapterRegistry(adapter_roots(settings.store), backbone_fingerprint=backbone.fingerprint)
+    for refusal in registry.refused:
+        log.warning("%s", refusal)
+    manifests = [entry.manifest for entry in registry.entries()]
+    room = room_for(manifests, experts=settings.adapter_experts, rank=settings.adapter_rank)
+    experts = inject(backbone.model, room, slots=settings.adapter_slots)
+    engine = Engine(backbone, experts, EngineLimits(settings.slots, settings.prefill_tokens))
+    desk = AdapterDesk(registry, backbone, engine, AdapterBank(experts), metrics)
+    store = SummaryStore(redis, settings.retention)
+    pipeline = _pipeline(settings, backbone, engine, desk, store, metrics, name)
+    announce(redis, _served(backbone))
+    pace = Pace(
+        lease_s=settings.lease_seconds,
+        heartbeat_s=settings.heartbeat_seconds,
+        recovery_s=settings.recovery_seconds,
+        stranded_s=settings.stranded_seconds,
+        watch_s=settings.watch_seconds,
+        drain_s=settings.drain_seconds,
+    )
+    return Consumer(redis, store, pipeline.run, metrics, name=name, slots=settings.slots, pace=pace), engine
+
+
+def _pipeline(
+    settings: WorkerSettings,
+    backbone: Backbone,
+    engine: Engine,
+    desk: AdapterDesk,
+    store: SummaryStore,
+    metrics: WorkerMetrics,
+    name: str,
+) -> Pipeline:
+    prompts = PromptBuilder(backbone.processor, backbone.manifest)
+    return Pipeline(
+        worker=name,
+        store=store,
+        blobs=LocalBlobStore(settings.blobs),
+        prompts=prompts,
+        desk=desk,
+        engine=engine,
+        origin=Origin(
+            backbone=backbone.name,
+            fingerprint=backbone.fingerprint,
+            preprocessor=prompts.preprocessor,
+            software=f"{DISTRIBUTION} {version(DISTRIBUTION)}",
+        ),
+        metrics=metrics,
+        general_prototype=backbone.prototype,
+        limits=DecodeLimits(
+            wall_s=settings.decode_timeout_s,
+            cpu_s=int(2 * settings.decode_timeout_s),
+            memory_bytes=settings.decode_memory_bytes,
+            max_duration_s=settings.max_duration_s,
+        ),
+        decode_processes=settings.decode_processes or os.cpu_count() or 1,
+        default_new_tokens=backbone.manifest.max_new_tokens,
+        max_new_tokens=settings.max_new_tokens,
+    )
+
+
+def _served(backbone: Backbone) -> ServedBackbone:
+    manifest = backbone.manifest
+    return ServedBackbone(
+        name=backbone.name,
+        fingerprint=backbone.fingerprint,
+        domain=manifest.domain,
+        description=manifest.description,
+        notice=manifest.notice,
+        quality=manifest.quality,
+    )
+
+
+def _introduce(backbone: Backbone) -> None:
+    """Say at start what answers here, above all where it is no more than a demonstration."""
+    where = f"{backbone.device}, {str(backbone.dtype).removeprefix('torch.')}"
+    log.info("backbone %s (%s…) on %s", backbone.name, backbone.fingerprint[:12], where)
+    if backbone.manifest.notice:
+        log.warning("%s: %s", backbone.name, backbone.manifest.notice)
+
+
+def _serve_metrics(settings: WorkerSettings) -> None:
+    """A port of our own, unless what we count reaches the gateway's scrape through shared files already."""
+    if settings.worker_metrics_port and MULTIPROCESS_VARIABLE not in os.environ:
+        start_http_server(settings.worker_metrics_port, addr=settings.worker_metrics_host)
+
+
+def _quiet(level: str) -> None:
+    """Our log lines at `level`; the libraries' only when something is wrong."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("visum").setLevel(level)
+    logging.getLogger("rq.worker").setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()

@@ -1,0 +1,200 @@
+"""One job from top to bottom: start, decode, route, pin the adapter, generate, write the result."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import redis.exceptions
+from rq.job import Retry
+
+from contract.blobs import BlobStore
+from contract.errors import BlobMissing, Code, JobFailure
+from contract.queue import MAX_ATTEMPTS
+from contract.records import AUTO_DOMAIN, JobError, Stage, SummaryRecord
+from contract.result import SummaryResult
+from contract.store import SummaryStore
+from workers.adapter_desk import AdapterDesk, PinnedAdapter
+from workers.answer import Findings, Origin, build_result
+from workers.consumer import HAND_BACK
+from workers.control import JobControl, Stopped, StopReason
+from workers.decode import DecodeCanceled, DecodedVideo, decode
+from workers.engine import Engine
+from workers.frame_plan import DecodeLimits
+from workers.metrics import TOTAL, WorkerMetrics
+from workers.prompt import Prompt, PromptBuilder
+from workers.request import EngineAnswer, EngineClosed, EngineRequest, RequestStopped
+from workers.router import Route, route
+
+log = logging.getLogger("visum.job")
+
+_INTERNAL = "Something went wrong here that is not the video's fault; it has been logged."
+
+
+class Pipeline:
+    """Runs jobs, any number at once, each on a thread of its own."""
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        store: SummaryStore,
+        blobs: BlobStore,
+        prompts: PromptBuilder,
+        desk: AdapterDesk,
+        engine: Engine,
+        origin: Origin,
+        metrics: WorkerMetrics,
+        general_prototype: dict | None,
+        limits: DecodeLimits,
+        decode_processes: int,
+        default_new_tokens: int,
+        max_new_tokens: int,
+    ) -> None:
+        self._worker = worker
+        self._store = store
+        self._blobs = blobs
+        self._prompts = prompts
+        self._desk = desk
+        self._engine = engine
+        self._origin = origin
+        self._metrics = metrics
+        self._general_prototype = general_prototype
+        self._limits = limits
+        self._decoders = threading.Semaphore(decode_processes)
+        self._default_new_tokens = default_new_tokens
+        self._max_new_tokens = max_new_tokens
+        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="visum-prepare")
+
+    def run(self, summary_id: str, control: JobControl) -> Retry | None:
+        """Do a job; every way that it can end is written to its record. Returns HAND_BACK to have it queued again."""
+        record = self._store.start(summary_id, self._worker)
+        if record is None:
+            log.info("job %s has nothing left to do", summary_id)
+            return None
+        control.generation = record.generation
+        try:
+            result = self._summarize(record, control)
+        except (Stopped, RequestStopped, DecodeCanceled, EngineClosed):
+            return self._stopped(record, control.reason or StopReason.DRAINING)
+        except JobFailure as failure:
+            return self._failed(record, failure)
+        except redis.exceptions.RedisError:
+            raise
+        except Exception:
+            log.exception("job %s met a bug", summary_id)
+            return self._failed(record, JobFailure(Code.INTERNAL_ERROR, _INTERNAL, retryable=True))
+        if self._store.succeed(record.id, record.generation, result):
+            self._count_success(result)
+        return None
+
+    def _summarize(self, record: SummaryRecord, control: JobControl) -> SummaryResult:
+        video, decode_s = self._decode(record, control)
+        control.check()
+        prompt = self._preparing.submit(self._prompts.build, video, record.request.instructions).result()
+        control.report(Stage.ADAPTER)
+        began = time.monotonic()
+        chosen = self._route(record.request.domain, prompt)
+        control.check()
+        with self._desk.pinned(chosen.selected, record.request.adapter_version, control) as adapter:
+            adapter_s = time.monotonic() - began
+            answer = self._generate(record, prompt, adapter, control)
+        findings = Findings(video, decode_s, prompt, chosen, adapter, adapter_s, answer)
+        return build_result(record, findings, self._origin)
+
+    def _decode(self, record: SummaryRecord, control: JobControl) -> tuple[DecodedVideo, float]:
+        """The frames, and the seconds it took to get them."""
+        control.report(Stage.DECODE)
+        with self._decoding(control):
+            began = time.monotonic()
+            try:
+                with self._blobs.local_path(record.request.blob_key) as path:
+                    video = decode(
+                        path,
+                        self._prompts.frame_plan(),
+                        self._limits,
+                        cancel=control.stop,
+                        on_frame=lambda done, total: control.report(Stage.DECODE, done, total),
+                    )
+            except BlobMissing as missing:
+                raise JobFailure(Code.VIDEO_MISSING, "The uploaded video is no longer stored.") from missing
+            return video, time.monotonic() - began
+
+    @contextmanager
+    def _decoding(self, control: JobControl) -> Iterator[None]:
+        """A turn at decoding, for as many videos at once as there are CPUs to do it."""
+        while not self._decoders.acquire(timeout=0.1):
+            control.check()
+        try:
+            yield
+        finally:
+            self._decoders.release()
+
+    def _route(self, domain: str, prompt: Prompt) -> Route:
+        if domain != AUTO_DOMAIN:
+            return Route(domain, {})
+        prototypes = self._desk.prototypes()
+        if self._general_prototype is not None:
+            prototypes["general"] = self._general_prototype
+        return route(self._engine.video_features(prompt), prototypes)
+
+    def _generate(
+        self, record: SummaryRecord, prompt: Prompt, adapter: PinnedAdapter, control: JobControl
+    ) -> EngineAnswer:
+        asked = record.request.max_new_tokens or self._default_new_tokens
+        request = EngineRequest(
+            prompt=prompt,
+            max_new_tokens=min(asked, self._max_new_tokens),
+            slot=adapter.slot,
+            seed=record.request.seed,
+            stop=control.stop,
+            on_prefill=lambda done, total: control.report(Stage.PREFILL, done, total),
+            on_token=lambda done, total: control.report(Stage.GENERATE, done, total),
+        )
+        return self._engine.submit(request).result()
+
+    # -- how a job ends -------------------------------------------------------------------------
+
+    def _stopped(self, record: SummaryRecord, reason: StopReason) -> Retry | None:
+        self._count(reason.value)
+        log.info("job %s stopped: %s", record.id, reason.value)
+        if reason is StopReason.CANCELED:
+            self._store.finish_canceled(record.id, record.generation)
+        elif reason is StopReason.TIMED_OUT:
+            error = JobError(code=Code.JOB_TIMEOUT, message="Summarizing this video took too long.")
+            self._store.fail(record.id, record.generation, error)
+        elif reason is StopReason.DRAINING:
+            handed_back = self._store.requeue(record.id, record.generation, refund_attempt=True)
+            return HAND_BACK if handed_back else None
+        return None
+
+    def _failed(self, record: SummaryRecord, failure: JobFailure) -> Retry | None:
+        log.info("job %s failed: %s", record.id, failure)
+        self._count("failed", failure.code)
+        if failure.retryable and record.attempts < MAX_ATTEMPTS:
+            return HAND_BACK if self._store.requeue(record.id, record.generation) else None
+        error = JobError(code=failure.code, message=failure.message)
+        self._store.fail(record.id, record.generation, error)
+        return None
+
+    def _count(self, outcome: str, code: str = "") -> None:
+        self._metrics.jobs.labels(outcome, code).inc()
+
+    def _count_success(self, result: SummaryResult) -> None:
+        log.info("job %s is done in %d ms", result.id, result.timings_ms.total)
+        self._count("succeeded")
+        metrics, timings, usage = self._metrics, result.timings_ms, result.usage
+        for stage in Stage:
+            metrics.observe_stage(stage, getattr(timings, stage.value) / 1000)
+        metrics.observe_stage(TOTAL, timings.total / 1000)
+        metrics.video_frames.inc(usage.frames)
+        metrics.tokens.labels("video").inc(usage.video_tokens)
+        metrics.tokens.labels("prompt").inc(usage.prompt_tokens - usage.video_tokens)
+        metrics.tokens.labels("generated").inc(usage.completion_tokens)
+        metrics.generating.inc(timings.generate / 1000)
+        for group in ("temporal", "spatial"):
+            gates = getattr(result.gates, group, None)
+            for expert, weight in enumerate(gates.experts if gates is not None else ()):
+                metrics.gate_weight.labels(result.domain.selected, group, str(expert)).observe(weight)

@@ -1,0 +1,108 @@
+"""The worker's settings: environment variables `VISUM_…`, read once at start."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contract.folders import blob_folder, default_data_dir, store_folder
+from contract.queue import LEASE_SECONDS
+from contract.store import Retention
+
+
+class WorkerSettings(BaseSettings):
+    """Every field is `VISUM_` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="VISUM_", extra="ignore", frozen=True)
+
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0", description="Redis or Valkey that gateway and workers share."
+    )
+    data_dir: Path = Field(default_factory=default_data_dir, description="All state of this machine.")
+    blob_dir: Path | None = Field(
+        default=None, description="Folder of uploaded videos; gateway and workers must share it."
+    )
+    retention_s: int = Field(default=86_400, ge=1, description="How long a finished summary is kept.")
+
+    backbone: str = Field(default="visum-demo", description="Name in the store, folder, or hub id.")
+    model_store: Path | None = Field(
+        default=None, description="Folder of adapters and backbones that are not shipped."
+    )
+    device: str = Field(
+        default="auto", description="`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`."
+    )
+    torch_threads: int = Field(
+        default=0, ge=0, description="CPU threads of one tensor operation; 0: torch's own."
+    )
+
+    slots: int = Field(default=8, ge=1, description="Summaries that one worker works on at once.")
+    prefill_tokens: int = Field(
+        default=16_384, ge=1, description="Most prompt tokens in one prefill, padding included."
+    )
+    max_new_tokens: int = Field(default=1024, ge=1, description="Longest answer, whatever is asked for.")
+    adapter_slots: int = Field(default=8, ge=1, description="Adapters that are resident at once.")
+    adapter_experts: int = Field(
+        default=0,
+        ge=0,
+        description="Experts a layer to leave room for; 0: as the adapters found at start need.",
+    )
+    adapter_rank: int = Field(
+        default=0,
+        ge=0,
+        description="Rank an expert to leave room for; 0: as the adapters found at start need.",
+    )
+
+    max_duration_s: float = Field(default=14_400.0, gt=0, description="Longest video that is taken.")
+    decode_timeout_s: float = Field(default=120.0, gt=0, description="Wall clock of one video's decoding.")
+    decode_memory_bytes: int = Field(
+        default=2 * 2**30, ge=2**28, description="Address space of the process that decodes one video."
+    )
+    decode_processes: int = Field(default=0, ge=0, description="Videos decoded at once; 0: one per CPU.")
+
+    lease_seconds: float = Field(
+        default=45.0, gt=0, le=LEASE_SECONDS, description="A worker silent for so long loses its jobs."
+    )
+    heartbeat_seconds: float = Field(
+        default=10.0, gt=0, description="Pause between two renewals of the leases."
+    )
+    recovery_seconds: float = Field(
+        default=10.0, gt=0, description="Pause between two looks for jobs that a dead worker left."
+    )
+    stranded_seconds: float = Field(
+        default=30.0, gt=0, description="A job taken but not begun for so long goes back into the queue."
+    )
+    watch_seconds: float = Field(
+        default=0.5, gt=0, description="Pause between two looks for cancellations, and two notes of progress."
+    )
+    drain_seconds: float = Field(
+        default=25.0,
+        ge=0,
+        description="Grace period at SIGTERM; what is unfinished then goes back into the queue.",
+    )
+
+    worker_metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="Port of the worker's own /metrics; 0: none."
+    )
+    worker_metrics_host: str = Field(default="127.0.0.1", description="Address of the worker's own /metrics.")
+    log_level: str = Field(default="INFO", description="Least severe log messages that are written.")
+
+    @model_validator(mode="after")
+    def _heartbeats_fit_into_a_lease(self) -> "WorkerSettings":
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError("heartbeat_seconds must be at most half of lease_seconds")
+        return self
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of uploaded videos."""
+        return (self.blob_dir or blob_folder(self.data_dir)).expanduser()
+
+    @property
+    def store(self) -> Path:
+        """The folder of adapters and backbones that are not shipped."""
+        return (self.model_store or store_folder(self.data_dir)).expanduser()
+
+    @property
+    def retention(self) -> Retention:
+        return Retention(finished=timedelta(seconds=self.retention_s))
