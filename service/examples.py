@@ -107,7 +107,7 @@ RUNNING = {
     "id": SUMMARY_ID,
     "status": "running",
     "created_at": "2026-05-04T09:30:00Z",
-    "started_at": "2026-05-04T09:30:00.012Z",
+    "started_at": "2026-05-04T09:30:00.012000Z",
     "finished_at": None,
     "expires_at": None,
     "request": REQUEST,
@@ -132,8 +132,8 @@ QUEUED = {
 SUCCEEDED = {
     **RUNNING,
     "status": "succeeded",
-    "finished_at": "2026-05-04T09:30:00.582Z",
-    "expires_at": "2026-05-05T09:30:00.582Z",
+    "finished_at": "2026-05-04T09:30:00.582000Z",
+    "expires_at": "2026-05-05T09:30:00.582000Z",
     "progress": {"stage": "generate", "done": 43, "total": 43},
     "result": RESULT,
 }
@@ -157,7 +157,7 @@ LISTING = {
             "domain": "traffic",
             "filename": "crossing.mp4",
             "created_at": "2026-05-04T09:30:00Z",
-            "finished_at": "2026-05-04T09:30:00.582Z",
+            "finished_at": "2026-05-04T09:30:00.582000Z",
             "summary": RESULT["summary"],
             "error": None,
             "links": LINKS,

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.errors import (
     Code,
@@ -161,7 +161,7 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, _on_known)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
-    app.add_exception_handler(Exception, _on_unknown)
+    app.add_middleware(FaultBarrier)
 
 
 async def _on_known(request: Request, error: Exception) -> Response:
@@ -198,8 +198,24 @@ async def _on_validation(request: Request, error: Exception) -> Response:
     return respond(request, ApiError(Code.REQUEST_INVALID_FIELD, detail, errors=errors))
 
 
-async def _on_unknown(request: Request, error: Exception) -> Response:
-    """Starlette logs the traceback; the client learns only that it was us."""
-    return ProblemResponse(
-        problem_of(ApiError(Code.INTERNAL_ERROR, _explain(Exception())[1]), request.url.path)
-    )
+class FaultBarrier:
+    """The last line: what nobody expected is logged, and the client learns only that it was us."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note_start)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise  # too late for an answer: the server breaks the connection off
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            await ProblemResponse(problem_of(error, scope["path"]))(scope, receive, send)

@@ -1,0 +1,23 @@
+"""Sweeping: what nobody owns goes, what somebody may still own stays."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+from contract.ids import new_id
+from service.janitor import Janitor
+from tests.service.conftest import RunningGateway
+from tests.service.wire import MP4
+
+
+def test_only_old_videos_without_a_summary_go(gateway: RunningGateway) -> None:
+    folder = gateway.parts.settings.blobs
+    owned = gateway.post(MP4).json()["id"]
+    orphan, young = (new_id(datetime.now(UTC)) for _ in range(2))
+    for name in (orphan, young, "of-somebody-else", "dead.00.partial", "live.00.partial"):
+        (folder / name).write_bytes(MP4)
+    for name in (owned, orphan, "of-somebody-else", "dead.00.partial"):
+        os.utime(folder / name, (0, 0))
+    Janitor(gateway.store, gateway.parts.blobs).sweep()
+    assert gateway.files() == sorted([owned, young, "of-somebody-else", "live.00.partial"])
