@@ -1,0 +1,74 @@
+"""The finished folder: what stock ``transformers`` loads, our manifest, the router's statistics and a model card."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerFast, VideoLlama3ForConditionalGeneration
+
+from training.backbone.architecture import build_processor
+from training.backbone.forward import FastForward
+from training.backbone.model_card import NOTICE, model_card
+from training.backbone.pixels import normalize, patchify
+from training.backbone.recipe import Recipe
+from training.backbone.rendering import Sample
+from training.backbone.sampling import FRAME_PIXELS, MAX_FRAMES, MIN_FRAMES
+
+NAME = "visum-demo"
+
+
+def export_backbone(
+    model: VideoLlama3ForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    samples: list[Sample],
+    facts: dict[str, float | int | str],
+    folder: Path,
+) -> None:
+    """Write ``folder``.
+
+    Args:
+        model: the trained model in bf16.
+        samples: clips of the backbone's own domain whose features the router learns.
+        facts: what the model card and the manifest tell: clips, minutes, machine, exact match, ROUGE-L, ...
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    build_processor(tokenizer).save_pretrained(folder)
+    save_file(router_statistics(model, samples), folder / "router.safetensors")
+    (folder / "visum.json").write_text(json.dumps(manifest(recipe, facts), indent=2) + "\n")
+    (folder / "README.md").write_text(model_card(recipe, facts))
+
+
+def router_statistics(
+    model: VideoLlama3ForConditionalGeneration, samples: list[Sample]
+) -> dict[str, torch.Tensor]:
+    """Mean and deviation ``(128,)`` over clips of the frozen tower's features, averaged over each clip's tokens."""
+    dtype = model.dtype
+    fast = FastForward(model.float())
+    with torch.no_grad():
+        pooled = [
+            fast.patch_features(patchify(normalize(torch.from_numpy(sample.frames)))).mean((0, 1))
+            for sample in samples
+        ]
+    model.to(dtype)
+    stack = torch.stack(pooled)
+    return {"mean": stack.mean(0), "std": stack.std(0)}
+
+
+def manifest(recipe: Recipe, facts: dict[str, float | int | str]) -> dict[str, object]:
+    """The fields of ``visum.json``."""
+    return {
+        "name": NAME,
+        "description": "A 4 million parameter video_llama_3 trained on the procedural demo world.",
+        "domain": recipe.domain,
+        "frame_pixels": FRAME_PIXELS,
+        "fps": 1.0,
+        "min_frames": MIN_FRAMES,
+        "max_frames": MAX_FRAMES,
+        "prompt": recipe.instructions[0],
+        "max_new_tokens": 160,
+        "notice": NOTICE,
+        "quality": dict(facts),
+    }

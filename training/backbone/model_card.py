@@ -1,0 +1,63 @@
+"""The model card that goes with the exported backbone."""
+
+from dataclasses import asdict
+
+from training.backbone.recipe import Recipe
+
+NOTICE = (
+    "visum-demo is a small model of a synthetic world of pictograms. It knows nothing else and is there to run "
+    "the whole system without a GPU; set VISUM_BACKBONE to a VideoLLaMA3 checkpoint for real videos."
+)
+
+
+def model_card(recipe: Recipe, facts: dict[str, float | int | str]) -> str:
+    """The README of the folder, in Markdown."""
+    measured = "\n".join(f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in facts.items())
+    numbers = "\n".join(f"| {name} | `{value}` |" for name, value in asdict(recipe).items())
+    return f"""---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: video-text-to-text
+---
+
+# visum-demo
+
+{NOTICE}
+
+A `video_llama_3` (vision tower of 4 layers and 128 channels, patches of 8; Qwen2 text model of 4 layers and 256
+channels; own byte-level tokenizer), trained from random weights on clips of the `{recipe.domain}` part of the
+procedural demo world (`training/world`). It loads with the stock classes of `transformers`:
+
+```python
+from transformers import AutoProcessor, VideoLlama3ForConditionalGeneration
+
+processor = AutoProcessor.from_pretrained("visum-demo")
+model = VideoLlama3ForConditionalGeneration.from_pretrained("visum-demo")
+```
+
+Frames are 64x48 pixels, one a second, 4 to 16 of them; a frame is 12 tokens.
+
+## Training
+
+Made by `python -m training.backbone --out DIR` (`make demo-backbone`). First the vision tower alone learns to name
+what every patch shows (dense pre-training, its heads are dropped), then the whole model learns summaries, short clips
+first. The loss counts the summary's tokens only. No clip is shown twice; the train, validation and test splits share
+no seeds, and the test split holds combinations of object and colour that training never shows.
+
+| measured | |
+|---|---|
+{measured}
+
+| setting | |
+|---|---|
+{numbers}
+
+## Limits
+
+It describes pictograms over painted backgrounds in fixed phrases. A video of anything else gets a fluent summary that
+is wrong.
+"""
+
+
+def _shown(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
