@@ -1,4 +1,7 @@
-"""`make demo`: start the whole service, summarize the shipped sample clips over HTTP, stop it."""
+"""`make demo`: start the whole service, summarize the shipped sample clips over HTTP, stop it.
+
+`python -m visum.demo FILE…` sends files of your own instead; VISUM_BACKBONE and VISUM_MODEL_STORE are heeded.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.text import Text
 
-from model_store.backbone_ref import DEFAULT_BACKBONE, SHIPPED_ROOT
 from visum.client import Client, Options
 from visum.errors import CliError
 from visum.notice import backbone_notice
+from visum.settings import ServeSettings, read_settings
 from visum.summarize import summarize
 from visum.terminal import answer_console, status_console
 
@@ -29,10 +32,10 @@ STOP_S = 60.0
 LOG_LINES = 30
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run the demo and return its exit code."""
     try:
-        return 0 if _demo() else 1
+        return 0 if _demo([Path(argument) for argument in arguments] or sorted(SAMPLES.glob("*.mp4"))) else 1
     except CliError as error:
         status_console().print(f"demo: {error}", style="red", markup=False, soft_wrap=True)
         return error.exit_code
@@ -40,17 +43,18 @@ def main() -> int:
         return 130
 
 
-def _demo() -> bool:
-    clips = sorted(SAMPLES.glob("*.mp4"))
+def _demo(clips: list[Path]) -> bool:
     if not clips:
         raise CliError(f"There are no sample clips in {SAMPLES}", "Take a whole copy of the repository.")
-    out, status = answer_console(), status_console()
-    for line in backbone_notice(DEFAULT_BACKBONE, SHIPPED_ROOT):
+    out, status, settings = answer_console(), status_console(), read_settings(ServeSettings)
+    for line in backbone_notice(settings.backbone, settings.store):
         out.print(Text(line, style="dim"), soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="visum-demo-") as folder, _service(Path(folder)) as url:
         out.print(Text(f"the service is up; sending {len(clips)} clips to {url}", style="dim"))
         with Client(url) as client:
-            succeeded = summarize(client, clips, Options(), as_json=False, out=out, status=status)
+            succeeded = summarize(
+                client, clips, Options(), as_json=False, out=out, status=status, narrate=True
+            )
         for clip in clips:
             _print_reference(clip)
     out.print(Text("the service is stopped; `make serve` keeps one running", style="dim"))
@@ -73,7 +77,7 @@ def _service(folder: Path) -> Iterator[str]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "visum", "serve", "--port", str(port), "--data-dir", str(folder / "data")],
-            env={name: value for name, value in os.environ.items() if not name.startswith("VISUM_")},
+            env=_environment(),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -106,6 +110,14 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
             time.sleep(0.1)
 
 
+def _environment() -> dict[str, str]:
+    """The defaults of everything but the model: a developer's own Redis and data stay out of it."""
+    kept = {"VISUM_BACKBONE", "VISUM_MODEL_STORE"}
+    return {
+        name: value for name, value in os.environ.items() if name in kept or not name.startswith("VISUM_")
+    }
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -113,4 +125,4 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -34,32 +34,63 @@ class _Sent:
     record: Record | None = None
 
 
+class _Board:
+    """Where each file is: a bar each on a terminal; elsewhere, if wanted, a line for every change."""
+
+    def __init__(self, status: Console, *, narrate: bool) -> None:
+        self._narrate = narrate and not status.is_terminal
+        self._status = status
+        self._said: dict[TaskID, str] = {}
+        self.bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[name]}"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=status,
+            transient=True,
+            disable=not status.is_terminal,
+        )
+
+    def add(self, path: Path) -> _Sent:
+        return _Sent(path, self.bars.add_task("to send", name=path.name, total=None))
+
+    def show(self, item: _Sent, stage: str, done: int = 0, total: int | None = None) -> None:
+        self.bars.update(item.task, description=stage, completed=done, total=total)
+        if self._narrate and self._said.get(item.task) != stage:
+            self._said[item.task] = stage
+            self._status.print(f"{item.path.name}: {stage}", markup=False, highlight=False, soft_wrap=True)
+
+    def complain(self, item: _Sent, error: CliError) -> None:
+        line = f"visum: {item.path}: {error}"
+        self._status.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
 def summarize(
-    client: Client, paths: Sequence[Path], options: Options, *, as_json: bool, out: Console, status: Console
+    client: Client,
+    paths: Sequence[Path],
+    options: Options,
+    *,
+    as_json: bool,
+    out: Console,
+    status: Console,
+    narrate: bool = False,
 ) -> bool:
     """Summarize files and print the answers; True when all of them succeeded.
 
     All are uploaded first, so that the service works on them together. An interrupt cancels the unfinished.
+    With `narrate`, progress is told in lines where `status` is no terminal for bars.
     """
-    progress = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.fields[name]}"),
-        BarColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=status,
-        transient=True,
-        disable=not status.is_terminal,
-    )
-    sent = [_Sent(path, progress.add_task("to send", name=path.name, total=None)) for path in paths]
+    board = _Board(status, narrate=narrate)
+    sent = [board.add(path) for path in paths]
     succeeded = True
     try:
-        with progress:
+        with board.bars:
             for item in sent:
-                succeeded &= _upload(client, item, options, progress, status)
+                succeeded &= _upload(client, item, options, board)
             for item in sent:
                 if item.summary_id is not None:
-                    _follow(client, item, progress)
+                    _follow(client, item, board)
     except BaseException:
         _cancel_unfinished(client, sent)
         raise
@@ -70,37 +101,33 @@ def summarize(
     return succeeded
 
 
-def _upload(client: Client, item: _Sent, options: Options, progress: Progress, status: Console) -> bool:
+def _upload(client: Client, item: _Sent, options: Options, board: _Board) -> bool:
     """Send one file. One that is refused is said so and does not stop the others."""
     size = item.path.stat().st_size if item.path.is_file() else None
-    progress.update(item.task, description="uploading", total=size)
+    board.show(item, "uploading", total=size)
     try:
-        accepted = client.submit(item.path, options, lambda count: progress.advance(item.task, count))
+        accepted = client.submit(item.path, options, lambda count: board.bars.advance(item.task, count))
     except ServiceError as error:
-        progress.update(item.task, description="refused")
-        status.print(
-            f"visum: {item.path}: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
+        board.show(item, "refused")
+        board.complain(item, error)
         return False
     item.summary_id = accepted["id"]
-    progress.update(item.task, description=STAGES["queued"], completed=0, total=None)
+    board.show(item, STAGES["queued"])
     return True
 
 
-def _follow(client: Client, item: _Sent, progress: Progress) -> None:
+def _follow(client: Client, item: _Sent, board: _Board) -> None:
     assert item.summary_id is not None
     for record in client.follow(item.summary_id):
         if record["status"] in FINISHED:
             item.record = record
-            progress.update(item.task, description=record["status"], completed=1, total=1)
+            board.show(item, record["status"], 1, 1)
             return
         step = record.get("progress") or {}
         stage = STAGES.get(step.get("stage", "queued"), step.get("stage"))
         if record.get("position") is not None:
             stage = f"waiting, number {record['position']} in the queue"
-        progress.update(
-            item.task, description=stage, completed=step.get("done", 0), total=step.get("total") or None
-        )
+        board.show(item, stage, step.get("done", 0), step.get("total") or None)
 
 
 def _cancel_unfinished(client: Client, sent: Sequence[_Sent]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 
 
 @dataclass
@@ -81,7 +81,7 @@ def answers_ready(service: Service) -> bool:
 
 
 def wait_for(condition: Callable[[], bool], what: str, log: Path | None = None) -> None:
-    """Poll until the condition holds. Raises AssertionError after two minutes."""
+    """Poll until the condition holds. Raises AssertionError after four minutes."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         if time.monotonic() > deadline:
