@@ -104,17 +104,13 @@ class SummaryStore(SummaryListing):
                     if pipe.exists(record_key):
                         return record.id  # an earlier try went through, only its answer got lost
                     sent = False
-                    earlier = None if idempotency is None else self._earlier(pipe, idempotency)
+                    earlier = self._check_room(pipe, max_queued, idempotency)
                     if earlier is not None:
                         return earlier
-                    depth = pipe.zcard(keys.index_key(Status.QUEUED, None))
-                    if depth >= max_queued:
-                        raise QueueFull(depth, max_queued)
                     pipe.multi()
                     pipe.incr(keys.ADMISSIONS)
                     self._write(pipe, None, record)
-                    if idempotency is not None:
-                        self._remember(pipe, idempotency, record.id)
+                    self._remember(pipe, idempotency, record.id)
                     enqueue(pipe, record.id)
                     sent = True
                     pipe.execute()
@@ -333,18 +329,23 @@ class SummaryStore(SummaryListing):
             self._bury(pipe, summary_id, indexes)
             pipe.execute()
 
-    def _earlier(self, pipe: Pipeline, idempotency: Idempotency) -> str | None:
-        raw = pipe.get(keys.idempotency_key(idempotency.key))
-        if raw is None:
-            return None
-        fingerprint, _, summary_id = raw.decode().partition(" ")
-        if fingerprint != idempotency.fingerprint:
-            raise IdempotencyConflict(idempotency.key)
-        return summary_id
+    def _check_room(self, pipe: Pipeline, max_queued: int, idempotency: Idempotency | None) -> str | None:
+        """The id that answers a repeated request; None for a new one that there is room for."""
+        raw = None if idempotency is None else pipe.get(keys.idempotency_key(idempotency.key))
+        if idempotency is not None and raw is not None:
+            fingerprint, _, summary_id = raw.decode().partition(" ")
+            if fingerprint != idempotency.fingerprint:
+                raise IdempotencyConflict(idempotency.key)
+            return summary_id
+        depth = pipe.zcard(keys.index_key(Status.QUEUED, None))
+        if depth >= max_queued:
+            raise QueueFull(depth, max_queued)
+        return None
 
-    def _remember(self, pipe: Pipeline, idempotency: Idempotency, summary_id: str) -> None:
-        value = f"{idempotency.fingerprint} {summary_id}"
-        pipe.set(keys.idempotency_key(idempotency.key), value, ex=self._retention.idempotency)
+    def _remember(self, pipe: Pipeline, idempotency: Idempotency | None, summary_id: str) -> None:
+        if idempotency is not None:
+            value = f"{idempotency.fingerprint} {summary_id}"
+            pipe.set(keys.idempotency_key(idempotency.key), value, ex=self._retention.idempotency)
 
     def _absent(self, summary_id: str) -> SummaryNotFound | SummaryGone:
         gone = self._redis.exists(keys.tombstone_key(summary_id))

@@ -19,6 +19,7 @@ from service.video_sink import StoredVideo, VideoSink
 
 FORM_OVERHEAD_BYTES = 2**20  # text fields, boundaries and headers around the file
 MAX_FILENAME = 255
+_LENGTH = re.compile(r"[0-9]{1,19}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -47,10 +48,15 @@ class UploadBody:
         self._request, self._limits = request, limits
         self.complete = False
 
+    @property
+    def announced_bytes(self) -> int:
+        """The length that the request's head names; 0 where it names none."""
+        header = self._request.headers.get("content-length", "")
+        return int(header) if _LENGTH.fullmatch(header) else 0
+
     def check_length(self) -> None:
         """Refuse what announces itself as too large before reading a byte of it. Raises ApiError (413)."""
-        announced = self._request.headers.get("content-length", "")
-        if announced.isdigit() and int(announced[:20]) > self._limits.max_bytes + FORM_OVERHEAD_BYTES:
+        if self.announced_bytes > self._limits.max_bytes + FORM_OVERHEAD_BYTES:
             raise self._too_large()
 
     async def chunks(self) -> AsyncIterator[bytes]:

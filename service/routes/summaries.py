@@ -104,8 +104,7 @@ async def create_summary(
 async def _take(request: Request, gateway: Gateway, body: UploadBody, key: str | None) -> str:
     """From the first byte to the queue: the id of the summary."""
     body.check_length()
-    announced = request.headers.get("content-length", "0")
-    await run_in_threadpool(gateway.admission.check_room, int(announced) if announced.isdigit() else 0, key)
+    await run_in_threadpool(gateway.admission.check_room, body.announced_bytes, key)
     summary_id = new_id(datetime.now(UTC))
     upload = await _store(request, gateway, body, summary_id)
     return await run_in_threadpool(gateway.admission.admit, upload, summary_id, key)

@@ -8,13 +8,16 @@ from datetime import timedelta
 
 import pytest
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.client import Pipeline
+from redis.exceptions import ConnectionError as RedisAway
+from redis.exceptions import RedisError, WatchError
 from rq import Queue
 
 from contract import keys
 from contract.errors import (
     Code,
     IdempotencyConflict,
+    OutcomeUnknown,
     QueueFull,
     SummaryGone,
     SummaryNotFound,
@@ -92,6 +95,35 @@ class TestCreation:
         for _ in range(2):
             store.create(new, enqueue=lambda pipe, job_id: queued.append(job_id), max_queued=9)
         assert queued == [new.id]
+
+    def test_a_write_whose_answer_got_lost_is_not_repeated(
+        self, queue: Queue, create: Create, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        execute, lost = Pipeline.execute, iter([True])
+
+        def lose_the_first_answer(pipe: Pipeline, *args: object) -> object:
+            done = execute(pipe, *args)
+            if next(lost, False):
+                raise WatchError("the connection broke")  # what redis-py makes of it under WATCH
+            return done
+
+        monkeypatch.setattr(Pipeline, "execute", lose_the_first_answer)
+        summary_id = create()
+        assert queue.job_ids == [summary_id]
+
+    def test_a_write_that_may_have_gone_through_is_told_from_one_that_did_not(
+        self, create: Create, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def break_off(pipe: Pipeline, *args: object) -> object:
+            raise RedisAway("the connection broke")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Pipeline, "execute", break_off)
+            with pytest.raises(OutcomeUnknown, match="broke off"):
+                create()
+        monkeypatch.setattr(Pipeline, "watch", break_off)
+        with pytest.raises(RedisAway, match="the connection broke"):
+            create()
 
 
 class TestWork:

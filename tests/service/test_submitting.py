@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from contract.records import Status
+from contract.errors import OutcomeUnknown
+from contract.records import Status, SummaryRecord
 from service.uploads import display_name
 from tests.service.conftest import RunningGateway, StartGateway
 from tests.service.wire import FORM_ENDS, MP4, connection, field, file_begins, post_head, status_of
@@ -159,3 +161,19 @@ class TestBounds:
         answer = gateway.post(MP4)
         assert (answer.status_code, answer.json()["code"]) == (507, "service.storage_full")
         assert gateway.files() == []
+
+
+def test_a_video_whose_job_may_be_queued_is_kept_for_it(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis broke off in the middle of the write: if there is no job after all, the sweep removes the video."""
+    create = gateway.store.create
+
+    def break_off(record: SummaryRecord, **given: Any) -> str:
+        create(record, **given)
+        raise OutcomeUnknown(record.id)
+
+    monkeypatch.setattr(gateway.store, "create", break_off)
+    answer = gateway.post(MP4)
+    assert (answer.status_code, answer.json()["code"]) == (503, "service.queue_unavailable")
+    assert gateway.files() == gateway.parts.queue.job_ids
