@@ -7,6 +7,7 @@ import torch
 from transformers import AutoProcessor, VideoLlama3ForConditionalGeneration
 from transformers.video_utils import VideoMetadata
 
+from model_store.backbone import load_backbone
 from training.backbone.architecture import build_config, build_model, build_processor
 from training.backbone.batches import collate
 from training.backbone.decoding import greedy
@@ -93,13 +94,17 @@ def test_frames_are_sampled_at_the_moments_of_the_stock_video_processor(tokenize
     assert sample_times(duration) == stock
 
 
-def test_the_exported_folder_loads_with_the_stock_classes(model, tokenizer, sample, tmp_path: Path):
-    folder = tmp_path / "visum-demo"
-    export_backbone(
-        model, tokenizer, RECIPE, [sample, render_sample("general", 4, "train")], {"exact_match": 0.5}, folder
-    )
-    processor = AutoProcessor.from_pretrained(folder)
-    loaded = VideoLlama3ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+@pytest.fixture(scope="module")
+def exported(model, tokenizer, sample, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "visum-demo"
+    clips = [sample, render_sample("general", 4, "train")]
+    export_backbone(model, tokenizer, RECIPE, clips, {"clips_seen": 2}, {"exact_match": 0.5}, folder)
+    return folder
+
+
+def test_the_exported_folder_loads_with_the_stock_classes(model, tokenizer, sample, exported):
+    processor = AutoProcessor.from_pretrained(exported)
+    loaded = VideoLlama3ForConditionalGeneration.from_pretrained(exported, dtype=torch.float32)
     expected = stock_inputs(build_processor(tokenizer), sample)
     inputs = stock_inputs(processor, sample)
     assert torch.equal(inputs["input_ids"], expected["input_ids"])
@@ -107,6 +112,21 @@ def test_the_exported_folder_loads_with_the_stock_classes(model, tokenizer, samp
     assert processor.tokenizer.decode(processor.tokenizer(sample.summary).input_ids) == sample.summary
     with torch.no_grad():
         torch.testing.assert_close(loaded(**inputs).logits, model(**expected).logits)
+
+
+def test_the_exported_folder_is_a_backbone_of_the_model_store(exported):
+    backbone = load_backbone(exported)
+    assert backbone.manifest.frame_pixels == 64 * 48
+    assert backbone.manifest.fingerprint == backbone.fingerprint
+    assert backbone.manifest.quality == {"exact_match": 0.5}
+    assert "pictograms" in backbone.manifest.notice
+    assert {name: tuple(t.shape) for name, t in backbone.prototype.items()} == {"mean": (128,), "std": (128,)}
+
+
+def test_the_model_card_tells_what_the_model_is_and_what_was_measured(exported):
+    card = (exported / "README.md").read_text()
+    assert "small model of a synthetic world" in card
+    assert "| exact match | 0.5 |" in card
 
 
 def test_prompts_of_one_frame_count_have_one_length(tokenizer):

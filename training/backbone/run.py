@@ -21,16 +21,18 @@ def make_backbone(recipe: Recipe, budget: Budget, out: Path, *, export_only: boo
     model = trainer.restore() if export_only else trainer.run()
     samples = validation_samples(recipe, max(MEASURED_CLIPS, ROUTER_CLIPS))
     quality = measure(trainer.plain, trainer.tokenizer, samples[:MEASURED_CLIPS], recipe.instructions[0])
-    facts = {
-        "exact_match": quality.exact,
-        "rouge_l": quality.rouge_l,
-        "measured_on": f"{quality.clips} held-out validation clips of {recipe.domain}",
+    training = {
         "clips_seen": trainer.clips_seen,
-        "training_minutes": trainer.position.total_seconds / 60,
+        "minutes": trainer.position.total_seconds / 60,
         "machine": f"{recipe.threads} CPU cores, {platform.machine()}, torch {torch.__version__}",
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+    measured = {
+        "exact_match": quality.exact,
+        "rouge_l": quality.rouge_l,
+        "measured_on": f"{quality.clips} held-out validation clips of {recipe.domain}",
+    }
     folder = out / NAME
-    export_backbone(model, trainer.tokenizer, recipe, samples[:ROUTER_CLIPS], facts, folder)
+    export_backbone(model, trainer.tokenizer, recipe, samples[:ROUTER_CLIPS], training, measured, folder)
     print(f"exported {folder}: exact {quality.exact:.3f}, ROUGE-L {quality.rouge_l:.4f}")
     return folder

@@ -77,8 +77,13 @@ class Trainer:
         return self.model
 
     def restore(self) -> VideoLlama3ForConditionalGeneration:
-        """The model as the checkpoint holds it, without training."""
-        self._resume()
+        """The model as the checkpoint holds it, without training.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+        """
+        if not self._resume():
+            raise FileNotFoundError(f"no checkpoint in {self.out}")
         return self.model
 
     @property
@@ -194,10 +199,11 @@ class Trainer:
             tensors |= {f"frozen/{name}": parameter.detach() for name, parameter in rest}
         write_checkpoint(self.out / "checkpoint", self.position, tensors)
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Go to where the checkpoint was written; False where there is none."""
         found = read_checkpoint(self.out / "checkpoint")
         if found is None:
-            return
+            return False
         self.position, tensors = found
         self.optimizer = self._optimizer()
         self.optimizer.load_state(tensors, self.position.updates)
