@@ -74,6 +74,10 @@ def main() -> None:
             Kind.ERROR,
             {"code": "video.undecodable", "message": "Decoding this video takes too much memory."},
         )
+    except av.error.EOFError:
+        send_json(
+            out, Kind.ERROR, {"code": "video.no_frames", "message": "The file ends before its first frame."}
+        )
     except av.error.FFmpegError as failure:
         reason = f"The video is damaged: {(failure.strerror or 'unknown error').lower()}."
         send_json(out, Kind.ERROR, {"code": "video.undecodable", "message": reason})

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.client import Pipeline
 from rq.worker_registration import get_keys
 
 from contract.blobs import LocalBlobStore
@@ -25,7 +26,7 @@ from contract.records import SummaryRecord, SummaryRequest
 from contract.store import SummaryStore
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 def wait_until(true: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> Any:
@@ -54,7 +55,7 @@ class Service:
         self.blobs = LocalBlobStore(self.data_dir / "blobs")
         self.models = self.data_dir / "models"
 
-    def submit(self, video: Path, **request: Any) -> str:
+    def submit(self, video: Path, *, timeout_s: int | None = None, **request: Any) -> str:
         """Store a video and queue its summary, as the gateway does."""
         now = datetime.now(UTC)
         summary_id, raw = new_id(now), video.read_bytes()
@@ -73,9 +74,13 @@ class Service:
                 **{"domain": "general", **request},
             ),
         )
-        self.store.create(
-            record, enqueue=lambda pipe, key: enqueue(self.queue, key, pipeline=pipe), max_queued=100
-        )
+
+        def queue_it(pipe: Pipeline, key: str) -> None:
+            enqueue(self.queue, key, pipeline=pipe)
+            if timeout_s is not None:
+                pipe.hset(f"rq:job:{key}", "timeout", timeout_s)
+
+        self.store.create(record, enqueue=queue_it, max_queued=100)
         return summary_id
 
     def start_worker(self, *, step_s: float = 0.0, **settings: Any) -> subprocess.Popen[bytes]:

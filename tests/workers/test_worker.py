@@ -96,9 +96,7 @@ def test_a_running_summary_is_canceled_between_steps(running: Service, video: Pa
 
 
 def test_a_job_over_its_time_fails(running: Service, video: Path) -> None:
-    summary_id = running.submit(video, max_new_tokens=900)
-    running.redis.hset(f"rq:job:{summary_id}", "timeout", 1)
-    record = running.ended(summary_id)
+    record = running.ended(running.submit(video, max_new_tokens=900, timeout_s=1))
     assert record.error is not None
     assert record.error.code is Code.JOB_TIMEOUT
 

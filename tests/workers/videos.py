@@ -60,6 +60,9 @@ def write_video(
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.gop_size = 12
+        stream.codec_context.thread_count = 1
+        if codec == "libx264":
+            stream.options = {"preset": "ultrafast"}
         for index in range(total):
             frame = av.VideoFrame.from_ndarray(paint(index), format="rgb24")
             for packet in stream.encode(frame):
@@ -84,8 +87,8 @@ def write_audio(path: Path, seconds: float = 1.0) -> Path:
 
 
 def write_without_frames(path: Path) -> Path:
-    """A Matroska file that announces a video stream and holds no frame of it."""
-    with av.open(str(path), "w", format="matroska") as container:
+    """A file that announces a video stream and holds no frame of it."""
+    with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height = WIDTH, HEIGHT
         stream.pix_fmt = "yuv420p"

@@ -1,0 +1,210 @@
+"""Decoding: what comes back of a good video, and how a bad one is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.errors import Code, JobFailure
+from tests.workers.videos import FPS, write_audio, write_video, write_without_frames
+from workers.decode import DecodeCanceled, DecodedVideo, decode
+from workers.frame_plan import DecodeLimits, FramePlan
+
+PLAN = FramePlan(max_frames=16, size_multiple=8, frame_pixels=48 * 64)
+
+
+def _white(video: DecodedVideo) -> np.ndarray:
+    """The share of white in each frame: where in the sweep it was taken."""
+    return (video.frames[..., 1] > 127).mean((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("clip.mp4", "libx264"),
+        ("clip.mov", "libx264"),
+        ("clip.mkv", "libx264"),
+        ("clip.webm", "libvpx-vp9"),
+        ("clip.avi", "mpeg4"),
+        ("clip.ts", "libx264"),
+        ("clip.mpg", "mpeg2video"),
+    ],
+)
+def test_one_frame_a_second_over_the_whole_length(tmp_path: Path, name: str, codec: str) -> None:
+    video = decode(write_video(tmp_path / name, 6.0, codec=codec), PLAN)
+    assert video.frames.shape == (6, 48, 64, 3)
+    assert video.timestamps_s == pytest.approx([0, 1, 2, 3, 4, 5], abs=0.05)
+    assert _white(video) == pytest.approx(np.arange(6) / 6, abs=0.03)
+    assert video.duration_s == pytest.approx(6, abs=0.05)
+    assert video.fps == pytest.approx(FPS, abs=0.1)
+    assert (video.width, video.height, video.frame_count) == (160, 120, 6 * FPS)
+
+
+def test_a_short_video_gives_the_least_number_of_frames(tmp_path: Path) -> None:
+    video = decode(write_video(tmp_path / "clip.mp4", 0.5), PLAN)
+    assert len(video.frames) == 4
+    assert video.timestamps_s == pytest.approx([0, 0.125, 0.25, 0.375])
+
+
+def test_a_video_of_three_frames_gives_all_of_them(tmp_path: Path) -> None:
+    assert len(decode(write_video(tmp_path / "clip.mp4", 3 / FPS), PLAN).frames) == 3
+
+
+def test_a_long_video_gives_at_most_the_cap_and_reaches_its_end(tmp_path: Path) -> None:
+    video = decode(write_video(tmp_path / "clip.mp4", 60, fps=8), FramePlan(max_frames=10, size_multiple=8))
+    assert len(video.frames) == 10
+    assert video.timestamps_s == pytest.approx([6 * i for i in range(10)])
+    assert _white(video) == pytest.approx(np.arange(10) / 10, abs=0.03)
+
+
+def test_progress_counts_the_frames(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    decode(
+        write_video(tmp_path / "clip.mp4", 5), PLAN, on_frame=lambda done, total: seen.append((done, total))
+    )
+    assert seen == [(i, 5) for i in range(1, 6)]
+
+
+def test_a_file_that_no_demuxer_is_pinned_for_is_refused(tmp_path: Path) -> None:
+    playlist = tmp_path / "clip.mp4"
+    playlist.write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+    assert _code(playlist) is Code.VIDEO_UNSUPPORTED_CONTAINER
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"\0\0\0\x18ftypisom", b"\x1a\x45\xdf\xa3\x42\x82\x88matroska", b"RIFF\0\0\0\0AVI LIST"],
+    ids=["mp4", "matroska", "avi"],
+)
+def test_garbage_behind_a_good_head_is_undecodable(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(head + np.random.default_rng(0).bytes(20_000))
+    assert _code(path) in (Code.VIDEO_UNDECODABLE, Code.VIDEO_NO_VIDEO_STREAM)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+@pytest.mark.parametrize("name", ["clip.mp4", "faststart.mp4", "clip.mkv"])
+def test_a_video_cut_short_is_undecodable(tmp_path: Path, name: str, share: float) -> None:
+    options = {"movflags": "faststart"} if name == "faststart.mp4" else {}
+    path = write_video(tmp_path / name, 10, options=options)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(len(raw) * share)])
+    assert _code(path) is Code.VIDEO_UNDECODABLE
+
+
+def test_sound_without_a_picture_has_no_video_stream(tmp_path: Path) -> None:
+    assert _code(write_audio(tmp_path / "clip.mp4")) is Code.VIDEO_NO_VIDEO_STREAM
+
+
+def test_a_stream_without_frames_is_told_apart(tmp_path: Path) -> None:
+    assert _code(write_without_frames(tmp_path / "clip.mkv")) is Code.VIDEO_NO_FRAMES
+
+
+def test_a_video_over_the_longest_duration_is_too_long(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", 4)
+    with pytest.raises(JobFailure, match="lasts 4 s; at most 3 s") as failure:
+        decode(path, PLAN, DecodeLimits(max_duration_s=3))
+    assert failure.value.code is Code.VIDEO_TOO_LONG
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
+    assert (
+        _code(write_video(tmp_path / "clip.mp4"), DecodeLimits(max_picture_pixels=100))
+        is Code.VIDEO_UNDECODABLE
+    )
+
+
+def test_the_wall_clock_ends_a_decoding_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _replace_child(monkeypatch, tmp_path, "import time; time.sleep(60)")
+    began = time.monotonic()
+    assert _code(write_video(tmp_path / "clip.mp4"), DecodeLimits(wall_s=0.5)) is Code.DECODE_TIMEOUT
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os; os.kill(os.getpid(), 11)",
+        "raise SystemExit(3)",
+        "print('not a message')",
+        "import sys; sys.stdout.buffer.write(b'F' + bytes([255] * 4) + b'x' * 100)",
+    ],
+    ids=["segfault", "exit", "noise", "frame out of turn"],
+)
+def test_a_decoder_that_breaks_is_a_failure_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    _replace_child(monkeypatch, tmp_path, program)
+    assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_CRASHED
+
+
+def test_a_canceled_decoding_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _replace_child(monkeypatch, tmp_path, "import time; time.sleep(60)")
+    path, cancel = write_video(tmp_path / "clip.mp4"), threading.Event()
+    threading.Timer(0.2, cancel.set).start()
+    with pytest.raises(DecodeCanceled):
+        decode(path, PLAN, cancel=cancel)
+
+
+def test_the_decoding_process_cannot_write_files_nor_see_our_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUM_REDIS_URL", "redis://secret")
+    found = tmp_path / "found"
+    found.touch()
+    _replace_child(
+        monkeypatch,
+        tmp_path,
+        "import os, sys; from workers.decode_sandbox import confine\n"
+        "confine(memory_bytes=1 << 30, cpu_s=5, parent_pid=os.getppid())\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "assert not [name for name in os.environ if name.startswith('VISUM_')], 'settings'\n"
+        "try: bytearray(2 << 30); raise SystemExit('memory')\n"
+        "except MemoryError: pass\n"
+        f"handle = os.open({str(found)!r}, os.O_WRONLY)\n"
+        "try: os.write(handle, b'x'); raise SystemExit('file')\n"
+        "except OSError: sys.stderr.write('confined')\n",
+    )
+    assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_CRASHED
+    assert found.read_bytes() == b""
+
+
+def test_the_decoding_process_loads_neither_torch_nor_numpy() -> None:
+    heavy = "{'torch', 'numpy', 'pydantic', 'redis'}"
+    program = f"import sys, workers.decode_child; print(sorted({heavy} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_no_decoding_process_is_left_behind(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4")
+    for _ in range(3):
+        decode(path, PLAN)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def _code(path: Path, limits: DecodeLimits | None = None) -> Code:
+    with pytest.raises(JobFailure) as failure:
+        decode(path, PLAN, limits)
+    assert failure.value.message.endswith(".")
+    return failure.value.code
+
+
+def _replace_child(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> None:
+    """Let another program stand in for the decoder, run as the decoder is."""
+    package = folder / "stand_in" / "workers"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "decode_sandbox.py").write_text(
+        (Path(__file__).parents[2] / "workers/decode_sandbox.py").read_text()
+    )
+    (package / "decode_child.py").write_text(program)
+    monkeypatch.setattr("workers.decode._PACKAGE_ROOT", package.parent)
