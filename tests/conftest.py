@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Many small models on few cores: threads would only get in each other's way. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A developer's own settings must not reach the tests, nor the tests a developer's Redis or data folder.
 for _name in [name for name in os.environ if name.startswith("VISUM_")]:
     del os.environ[_name]
+
+# Fixed seeds, and no deadline: on a busy machine an example may take its time.
+settings.register_profile("visum", deadline=None, derandomize=True)
+settings.load_profile("visum")
 
 
 @pytest.fixture
