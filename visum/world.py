@@ -51,4 +51,5 @@ def render(
             f"{out} cannot be written: {error.strerror}", "Name another folder with --out."
         ) from error
     if not as_json:
-        typer.echo(f"{count} clips of {domain} in {out}")
+        plural = "" if count == 1 else "s"
+        typer.echo(f"{count} clip{plural} of {domain} in {out}")
