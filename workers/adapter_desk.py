@@ -154,7 +154,7 @@ class AdapterDesk:
         with self._lock:
             self._prepared[adapter.key] = adapter
             self._prototypes[adapter.key] = adapter.prototype
-            while len(self._prepared) > _KEPT_STATES:
+            while len(self._prepared) > max(_KEPT_STATES, self._bank.slots):
                 self._prepared.popitem(last=False)
         return adapter
 

@@ -28,8 +28,9 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
+from contract.errors import Code, RecordError
 from contract.queue import JOB_TIMEOUT_SECONDS, open_queue
-from contract.records import Progress
+from contract.records import JobError, Progress
 from contract.store import SummaryStore
 from workers.control import JobControl, StopReason
 from workers.metrics import WorkerMetrics
@@ -42,6 +43,8 @@ _DEQUEUE_S = 1
 """How long one look into the queue waits. A signal to stop is seen after this at the latest."""
 _UNWIND_S = 5.0
 """How long a job that was told to stop may take to notice. After that it is handed back over its head."""
+
+_UNREADABLE = JobError(code=Code.INTERNAL_ERROR, message="The queue's note of this summary was damaged.")
 
 HAND_BACK = Retry(max=1_000_000, enqueue_at_front=True)
 """What a job returns to be queued again at the front; how often that may happen is counted in its record."""
@@ -215,6 +218,19 @@ class Consumer(BaseWorker):
             log.warning("Redis did not answer (%s), trying again", failure)
             self._stopping.wait(_DEQUEUE_S)
             return None
+        except Exception as unreadable:  # RQ names the job on whatever its bytes made it raise
+            self._discard(getattr(unreadable, "job_id", None))
+            return None
+
+    def _discard(self, job_id: str | None) -> None:
+        """Give up a job that RQ itself can't read: left where it is, it would stop every worker in turn."""
+        log.exception("job %s can't be read and is given up", job_id)
+        if job_id is None:
+            return
+        record = self._store.start(job_id, self.name)
+        if record is not None:
+            self._store.fail(job_id, record.generation, _UNREADABLE)
+        self.connection.lrem(self._queue.intermediate_queue_key, 0, job_id)
 
     def _launch(self, job: Job) -> bool:
         """Lease the job and give it a thread. False if there is nothing to run: whatever else holds it, or the
@@ -278,16 +294,18 @@ class Consumer(BaseWorker):
                 continue
             if control.overdue:
                 control.request_stop(StopReason.TIMED_OUT)
-            elif self._store.cancel_requested(control.job_id):
-                control.request_stop(StopReason.CANCELED)
-            else:
-                self._note_progress(control)
+            elif control.generation is not None:
+                self._watch(control, control.generation)
 
-    def _note_progress(self, control: JobControl) -> None:
-        progress, generation = control.progress, control.generation
-        if generation is not None and progress != self._noted.get(control.job_id):
-            self._noted[control.job_id] = progress
-            self._store.progress(control.job_id, generation, progress)
+    def _watch(self, control: JobControl, generation: int) -> None:
+        try:
+            if self._store.cancel_requested(control.job_id):
+                control.request_stop(StopReason.CANCELED)
+            elif control.progress != self._noted.get(control.job_id):
+                self._noted[control.job_id] = control.progress
+                self._store.progress(control.job_id, generation, control.progress)
+        except RecordError as damage:
+            log.error("job %s runs on, but its record was damaged: %s", control.job_id, damage)
 
     def recover(self) -> None:
         """Bring back what dead workers left, and forget those workers."""

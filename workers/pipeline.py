@@ -11,7 +11,7 @@ import redis.exceptions
 from rq.job import Retry
 
 from contract.blobs import BlobStore
-from contract.errors import BlobMissing, Code, JobFailure
+from contract.errors import BlobMissing, Code, JobFailure, RecordError
 from contract.queue import MAX_ATTEMPTS
 from contract.records import AUTO_DOMAIN, JobError, Stage, SummaryRecord
 from contract.result import SummaryResult
@@ -70,9 +70,8 @@ class Pipeline:
 
     def run(self, summary_id: str, control: JobControl) -> Retry | None:
         """Do a job; every way that it can end is written to its record. Returns HAND_BACK to have it queued again."""
-        record = self._store.start(summary_id, self._worker)
+        record = self._begin(summary_id)
         if record is None:
-            log.info("job %s has nothing left to do", summary_id)
             return None
         control.generation = record.generation
         try:
@@ -89,6 +88,18 @@ class Pipeline:
         if self._store.succeed(record.id, record.generation, result):
             self._count_success(result)
         return None
+
+    def _begin(self, summary_id: str) -> SummaryRecord | None:
+        """The record, now ours; None if there is nothing to do."""
+        try:
+            record = self._store.start(summary_id, self._worker)
+        except RecordError as damage:
+            log.error("job %s is dropped, its record is kept as it is: %s", summary_id, damage)
+            self._count("failed", Code.SUMMARY_UNREADABLE)
+            return None
+        if record is None:
+            log.info("job %s has nothing left to do", summary_id)
+        return record
 
     def _summarize(self, record: SummaryRecord, control: JobControl) -> SummaryResult:
         video, decode_s = self._decode(record, control)

@@ -21,7 +21,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 
-from contract.errors import SummaryGone, SummaryNotFound
+from contract.errors import RecordError, SummaryGone, SummaryNotFound
 from contract.queue import enqueue
 from contract.records import Status
 from contract.store import SummaryStore
@@ -98,11 +98,14 @@ class Recovery:
         """Whether the record is unfinished; a running one is queued again."""
         try:
             record = self._store.get(job_id)
+            if record.status is Status.RUNNING:
+                return self._store.requeue(job_id, record.generation)
+            return record.status is Status.QUEUED
         except (SummaryNotFound, SummaryGone):
             return False
-        if record.status is Status.RUNNING:
-            return self._store.requeue(job_id, record.generation)
-        return record.status is Status.QUEUED
+        except RecordError as damage:
+            log.error("job %s is dropped, its record is kept as it is: %s", job_id, damage)
+            return False
 
     def _release(self, lease: Lease, now: float, *, put_back: bool) -> bool:
         keys = [

@@ -21,6 +21,7 @@ from rq.worker_registration import get_keys
 from contract.blobs import LocalBlobStore
 from contract.containers import Container
 from contract.ids import new_id
+from contract.keys import record_key
 from contract.queue import enqueue, open_queue
 from contract.records import SummaryRecord, SummaryRequest
 from contract.store import SummaryStore
@@ -55,8 +56,10 @@ class Service:
         self.blobs = LocalBlobStore(self.data_dir / "blobs")
         self.models = self.data_dir / "models"
 
-    def submit(self, video: Path, *, timeout_s: int | None = None, **request: Any) -> str:
-        """Store a video and queue its summary, as the gateway does."""
+    def submit(
+        self, video: Path, *, timeout_s: int | str | None = None, damage: bytes | None = None, **request: Any
+    ) -> str:
+        """Store a video and queue its summary, as the gateway does. `damage` takes the record's place."""
         now = datetime.now(UTC)
         summary_id, raw = new_id(now), video.read_bytes()
         with self.blobs.create(summary_id) as writer:
@@ -79,6 +82,8 @@ class Service:
             enqueue(self.queue, key, pipeline=pipe)
             if timeout_s is not None:
                 pipe.hset(f"rq:job:{key}", "timeout", timeout_s)
+            if damage is not None:
+                pipe.set(record_key(key), damage)
 
         self.store.create(record, enqueue=queue_it, max_queued=100)
         return summary_id

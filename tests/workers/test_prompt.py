@@ -47,7 +47,8 @@ def test_frames_are_not_scaled_again(builder: PromptBuilder) -> None:
 def test_a_prompt_without_video_tokens_is_no_evidence(
     backbone: Backbone, builder: PromptBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backbone.processor, "video_token_id", -1)
+    blind = "{% for message in messages %}Say something.{% endfor %}"
+    monkeypatch.setattr(backbone.processor, "chat_template", blind)
     with pytest.raises(JobFailure) as failure:
         builder.build(random_video(0), None)
     assert failure.value.code is Code.MODEL_NO_EVIDENCE

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import Code
+from contract.keys import record_key
 from contract.records import Status
 from model_store.backbone import Backbone
 from tests.workers.adapters import publish_random
@@ -82,6 +83,24 @@ def test_an_unknown_domain_fails_with_its_code(running: Service, video: Path) ->
     assert record.error is not None
     assert record.error.code is Code.ADAPTER_UNAVAILABLE
     assert "opera" in record.error.message
+
+
+def test_a_damaged_record_is_kept_and_does_not_stop_the_worker(running: Service, video: Path) -> None:
+    damaged = running.submit(video, damage=b"{")
+    after = running.ended(running.submit(video))
+    assert after.status is Status.SUCCEEDED
+    assert running.redis.get(record_key(damaged)) == b"{"
+    wait_until(lambda: running.queue.count == 0, "the queue is empty")
+
+
+def test_a_job_that_the_queue_cannot_read_fails_and_does_not_stop_the_worker(
+    running: Service, video: Path
+) -> None:
+    unreadable = running.ended(running.submit(video, timeout_s="soon"))
+    assert unreadable.error is not None
+    assert unreadable.error.code is Code.INTERNAL_ERROR
+    assert running.ended(running.submit(video)).status is Status.SUCCEEDED
+    assert running.redis.llen(running.queue.intermediate_queue_key) == 0
 
 
 def test_a_running_summary_is_canceled_between_steps(running: Service, video: Path) -> None:

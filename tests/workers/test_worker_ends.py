@@ -21,12 +21,12 @@ QUICK = {
 
 def test_a_killed_workers_job_is_finished_once_by_another(service: Service, video: Path) -> None:
     victim = service.start_worker(step_s=0.1, **QUICK)
-    summary_id = service.submit(video, max_new_tokens=900)
+    summary_id = service.submit(video, max_new_tokens=120)
     wait_until(lambda: service.generating(summary_id), "the victim generates")
     first = service.store.get(summary_id)
     victim.send_signal(signal.SIGKILL)
     service.start_worker(**QUICK)
-    record = service.ended(summary_id, timeout_s=20)
+    record = service.ended(summary_id, timeout_s=90)
     assert record.status is Status.SUCCEEDED, service.logs()
     assert record.attempts == 2
     assert record.generation == first.generation + 1
@@ -37,7 +37,7 @@ def test_a_killed_workers_job_is_finished_once_by_another(service: Service, vide
 
 
 def test_a_job_that_takes_its_worker_down_each_time_is_given_up(service: Service, video: Path) -> None:
-    summary_id = service.submit(video, max_new_tokens=900)
+    summary_id = service.submit(video, max_new_tokens=120)
     for attempt in (1, 2, 3):
         victim = service.start_worker(step_s=0.1, **QUICK)
         wait_until(
@@ -49,7 +49,7 @@ def test_a_job_that_takes_its_worker_down_each_time_is_given_up(service: Service
         victim.send_signal(signal.SIGKILL)
         victim.wait()
     service.start_worker(**QUICK)
-    record = service.ended(summary_id, timeout_s=20)
+    record = service.ended(summary_id, timeout_s=90)
     assert record.error is not None
     assert record.error.code is Code.JOB_LOST
 
@@ -58,7 +58,7 @@ def test_a_job_stranded_before_its_lease_goes_back_into_the_queue(service: Servi
     summary_id = service.submit(video)
     service.redis.lmove(service.queue.key, service.queue.intermediate_queue_key)
     service.start_worker(**QUICK)
-    assert service.ended(summary_id, timeout_s=20).status is Status.SUCCEEDED
+    assert service.ended(summary_id, timeout_s=90).status is Status.SUCCEEDED
     assert service.redis.llen(service.queue.intermediate_queue_key) == 0
 
 
@@ -68,19 +68,19 @@ def test_a_stopped_worker_finishes_what_it_began(service: Service, video: Path) 
     wait_until(lambda: service.generating(running), "the first one generates")
     waiting = service.submit(video)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=20) == 0, service.logs()
+    assert worker.wait(timeout=90) == 0, service.logs()
     assert service.store.get(running).status is Status.SUCCEEDED
     assert service.store.get(waiting).status is Status.QUEUED
 
 
 def test_what_a_stopped_worker_cannot_finish_is_handed_back_at_once(service: Service, video: Path) -> None:
     worker = service.start_worker(step_s=0.1, drain_seconds=0.5, **QUICK)
-    summary_id = service.submit(video, max_new_tokens=900)
+    summary_id = service.submit(video, max_new_tokens=120)
     wait_until(lambda: service.generating(summary_id), "it generates")
     began = time.monotonic()
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=20) == 0, service.logs()
-    assert time.monotonic() - began < 8
+    assert worker.wait(timeout=90) == 0, service.logs()
+    assert time.monotonic() - began < 20
     record = service.store.get(summary_id)
     assert record.status is Status.QUEUED
     assert record.attempts == 0
@@ -101,7 +101,7 @@ def test_a_paused_worker_does_not_overwrite_its_successors_answer(service: Servi
     wait_until(lambda: service.generating(summary_id), "it generates")
     paused.send_signal(signal.SIGSTOP)
     service.start_worker(**QUICK)
-    record = service.ended(summary_id, timeout_s=20)
+    record = service.ended(summary_id, timeout_s=90)
     paused.send_signal(signal.SIGCONT)
     wait_until(lambda: "was given to another worker" in service.logs(), "the paused one notices")
     assert service.store.get(summary_id) == record
