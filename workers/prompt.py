@@ -74,11 +74,13 @@ class PromptBuilder:
         Raises:
             JobFailure: model.no_evidence if no video token would reach the model.
         """
-        words = instructions or self._manifest.prompt
+        words = self._plain(instructions) if instructions else self._manifest.prompt
         content = [{"type": "video"}, {"type": "text", "text": words}]
         text = self._processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
+        if self._processor.video_token not in text:
+            raise JobFailure(Code.MODEL_NO_EVIDENCE, "The backbone's prompt has no place for the video.")
         inputs = self._processor(
             text=[text],
             videos=[
@@ -101,6 +103,14 @@ class PromptBuilder:
             compression_mask=inputs["video_compression_mask"],
             video_tokens=video_tokens,
         )
+
+    def _plain(self, instructions: str) -> str:
+        """A user's words without the tokens that mean something to the model: they end turns and place videos."""
+        tokenizer = self._processor.tokenizer
+        reserved = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+        for token in sorted(reserved, key=len, reverse=True):
+            instructions = instructions.replace(token, " ")
+        return instructions
 
 
 def _metadata(video: DecodedVideo) -> VideoMetadata:

@@ -27,7 +27,7 @@ from contract.records import SummaryRecord, SummaryRequest
 from contract.store import SummaryStore
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 180.0
+PATIENCE_S = 300.0
 
 
 def wait_until(true: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> Any:
