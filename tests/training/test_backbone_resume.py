@@ -58,6 +58,17 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, c
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_checkpoint_can_be_restored_without_training(tmp_path):
+    trained = Trainer(RECIPE, Budget(clips=8), tmp_path).run().state_dict()
+    restored = Trainer(RECIPE, Budget(clips=8), tmp_path).restore().state_dict()
+    assert all(torch.equal(trained[name], restored[name]) for name in trained)
+
+
+def test_there_is_nothing_to_restore_in_a_fresh_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        Trainer(RECIPE, Budget(clips=8), tmp_path).restore()
+
+
 def test_a_crash_while_a_checkpoint_is_written_leaves_the_old_one(tmp_path):
     folder = tmp_path / "checkpoint"
     write_checkpoint(folder, Position("captions", step=3), {"x": torch.ones(2)})

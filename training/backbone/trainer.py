@@ -211,6 +211,7 @@ class Trainer:
             with torch.no_grad():
                 for name, parameter in self.model.model.language_model.named_parameters():
                     parameter.copy_(tensors[f"frozen/{name}"])
+        return True
 
 
 class Meter:
