@@ -62,6 +62,8 @@ def sniff(head: bytes) -> Container | None:
 
     `head` should be the first SNIFF_BYTES of the file, or all of a shorter one.
     """
+    if _is_text(head):  # words may stand where a magic number does: "The free ..." is no QuickTime box
+        return None
     if head[4:8] == b"ftyp":
         return _sniff_iso(head[8:12])
     if head[4:8] in _QUICKTIME_FIRST_BOXES:

@@ -46,6 +46,8 @@ def test_videos_are_known_by_their_bytes(head: bytes, container: Container) -> N
         (b"RIFF\0\0\0\0WEBPVP8 ", "a WebP image"),
         (b"ID3\x04", "an MP3 audio file"),
         (b"file 'a.mp4'\nfile 'b.mp4'\n", "a text file"),
+        (b"The free encyclopedia", "a text file"),
+        (b"G" * SNIFF_BYTES, "a text file"),
         (b"\x1a\x45\xdf\xa3\x9f\x42\x82\x84none", "no video container that is known here"),
         (b"\x01\x02\x03", "no video container that is known here"),
     ],
@@ -55,9 +57,12 @@ def test_what_is_no_video_is_refused_by_name(head: bytes, words: str) -> None:
     assert describe(head) == words
 
 
-@given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"])))
-def test_text_is_never_a_video(text: str) -> None:
-    assert sniff(b"#EXTM3U\n" + text.encode()) is None
+MAGIC_WORDS = st.sampled_from(["", "####ftypisom", "####free", "####mdat", "RIFF####AVI ", "#EXTM3U\n"])
+
+
+@given(MAGIC_WORDS, st.text(st.characters(codec="utf-8", exclude_categories=["Cc"])))
+def test_text_is_never_a_video_whatever_its_words(start: str, text: str) -> None:
+    assert sniff((start + text).encode()) is None
 
 
 @given(st.binary(max_size=SNIFF_BYTES))
