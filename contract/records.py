@@ -5,26 +5,12 @@ from __future__ import annotations
 from enum import StrEnum
 
 import pydantic_core
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import AwareDatetime, Field, NonNegativeInt, ValidationError
 
 from contract.containers import Container
 from contract.errors import Code, DamagedRecord, UnknownSchema
+from contract.part import Part
 from contract.result import SummaryResult
-
-__all__ = [
-    "AUTO_DOMAIN",
-    "SCHEMA_VERSION",
-    "DamagedRecord",
-    "JobError",
-    "Progress",
-    "Stage",
-    "Status",
-    "SummaryRecord",
-    "SummaryRequest",
-    "UnknownSchema",
-    "decode",
-    "encode",
-]
 
 SCHEMA_VERSION = 1
 AUTO_DOMAIN = "auto"  # the worker picks the domain from the video itself
@@ -50,11 +36,7 @@ class Stage(StrEnum):
     GENERATE = "generate"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SummaryRequest(_Part):
+class SummaryRequest(Part):
     """What was asked for. `sha256` and `size_bytes` are the uploaded file's; `blob_key` finds it."""
 
     filename: str
@@ -69,7 +51,7 @@ class SummaryRequest(_Part):
     adapter_version: int | None = Field(default=None, ge=1)
 
 
-class Progress(_Part):
+class Progress(Part):
     """How far a stage is: `done` of `total` frames while decoding, tokens while generating."""
 
     stage: Stage = Stage.QUEUED
@@ -77,14 +59,14 @@ class Progress(_Part):
     total: NonNegativeInt = 0
 
 
-class JobError(_Part):
+class JobError(Part):
     """Why there is no summary: a stable code and a sentence for a person."""
 
     code: Code
     message: str
 
 
-class SummaryRecord(_Part):
+class SummaryRecord(Part):
     """Everything known about one summary.
 
     The gateway fills id, created_at and request. A worker's `start` fills started_at, worker and

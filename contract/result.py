@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from contract.part import Part
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Frames(_Part):
+class Frames(Part):
     """The frames that the model saw. `timestamps_s` are true presentation times in seconds."""
 
     count: PositiveInt
     timestamps_s: tuple[float, ...]
 
 
-class VideoInfo(_Part):
+class VideoInfo(Part):
     """The uploaded video as decoded: `fps`, `width` and `height` are the file's own."""
 
     filename: str
@@ -34,7 +32,7 @@ class VideoInfo(_Part):
     frames: Frames
 
 
-class DomainChoice(_Part):
+class DomainChoice(Part):
     """`scores` holds every candidate's score when the domain was chosen by `auto`, else nothing."""
 
     requested: str
@@ -42,10 +40,8 @@ class DomainChoice(_Part):
     scores: dict[str, float] = Field(default_factory=dict)
 
 
-class ModelInfo(_Part):
+class ModelInfo(Part):
     """What answered. `adapter` and `adapter_version` are null when the frozen backbone answered alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     backbone: str
     backbone_fingerprint: str
@@ -53,7 +49,7 @@ class ModelInfo(_Part):
     adapter_version: int | None = None
 
 
-class LayerGates(_Part):
+class LayerGates(Part):
     """The gate of one adapted layer for this video: one weight per expert, summing to 1."""
 
     name: str
@@ -61,14 +57,14 @@ class LayerGates(_Part):
     experts: tuple[float, ...]
 
 
-class GroupGates(_Part):
+class GroupGates(Part):
     """One group's gate weights: the mean over its layers, and the mean entropy in nats."""
 
     experts: tuple[float, ...]
     entropy: float
 
 
-class Gates(_Part):
+class Gates(Part):
     """All gate weights of one answer. A group that the adapter does not have is null."""
 
     fusion_alpha: float = Field(ge=0, le=1)
@@ -77,7 +73,7 @@ class Gates(_Part):
     layers: tuple[LayerGates, ...]
 
 
-class Usage(_Part):
+class Usage(Part):
     """Sizes of the work, in frames and tokens."""
 
     frames: PositiveInt
@@ -86,7 +82,7 @@ class Usage(_Part):
     completion_tokens: PositiveInt
 
 
-class TimingsMs(_Part):
+class TimingsMs(Part):
     """Milliseconds per stage. `total` counts from creation to the end, so it includes waiting."""
 
     queued: NonNegativeInt
@@ -97,7 +93,7 @@ class TimingsMs(_Part):
     total: NonNegativeInt
 
 
-class Receipt(_Part):
+class Receipt(Part):
     """What it takes to get the same answer again. `seed` is null when decoding was greedy."""
 
     seed: int | None
@@ -105,13 +101,13 @@ class Receipt(_Part):
     software: str
 
 
-class SummaryResult(_Part):
+class SummaryResult(Part):
     """A finished summary. `gates` is null when the frozen backbone answered alone."""
 
     id: str
     status: Literal["succeeded"] = "succeeded"
     video: VideoInfo
-    summary: str = Field(min_length=1)
+    summary: str = Field(pattern=r"\S")
     finish_reason: Literal["stop", "length"]
     domain: DomainChoice
     model: ModelInfo

@@ -26,6 +26,7 @@ def changed(result: SummaryResult, part: str, value: object) -> dict[str, Any]:
     ("part", "value"),
     [
         ("summary", ""),
+        ("summary", " \n"),
         ("usage.video_tokens", 0),
         ("usage.frames", 0),
         ("usage.completion_tokens", 0),
