@@ -9,6 +9,7 @@ ContractError
 ├── SummaryGone              the id existed; it expired or was deleted
 ├── SummaryUnfinished        only a finished summary can be deleted
 ├── QueueFull
+├── OutcomeUnknown           Redis broke off while a summary was being created
 ├── IdempotencyConflict      one key, two different requests
 └── BlobError
     ├── BlobMissing
