@@ -27,4 +27,5 @@ def backbone_notice(ref: str, store: Path) -> list[str]:
         return [f"backbone {ref}"]
     if not manifest.notice:
         return [f"backbone {manifest.name}"]
-    return [f"backbone {manifest.name}: {manifest.notice}", POINT_ELSEWHERE]
+    lines = [f"backbone {manifest.name}: {manifest.notice}"]
+    return lines if "VISUM_BACKBONE" in manifest.notice else [*lines, POINT_ELSEWHERE]
