@@ -107,15 +107,13 @@ class AdapterBank:
         victim = None if self._free else self._least_recently_used()
         state = load()
         self._handle.check(state)
-        evicted = 0
         if victim is not None:
             self._free.append(self._slot_of.pop(victim))
-            evicted = 1
-        slot = self._free.pop()
-        self._handle.load_state(state, slot)
-        self._slot_of[key] = slot
-        misses, evictions = self._stats.misses + 1, self._stats.evictions + evicted
-        self._stats = replace(self._stats, misses=misses, evictions=evictions)
+            self._stats = replace(self._stats, evictions=self._stats.evictions + 1)
+        slot = self._free[-1]
+        self._handle.load_state(state, slot)  # may run out of memory: the slot is then free still
+        self._slot_of[key] = self._free.pop()
+        self._stats = replace(self._stats, misses=self._stats.misses + 1)
 
     def _least_recently_used(self) -> Hashable:
         for key in self._slot_of:

@@ -123,6 +123,21 @@ def test_an_adapter_that_cannot_be_loaded_evicts_nobody() -> None:
     assert bank.stats.evictions == 0
 
 
+def test_a_slot_that_could_not_be_filled_is_free_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = small_bank()
+
+    def run_out(*_: object) -> None:
+        raise torch.OutOfMemoryError("the device is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bank._handle, "load_state", run_out)
+        for key in range(2 * SLOTS):
+            with pytest.raises(torch.OutOfMemoryError, match="the device is full"):
+                bank.acquire(key, lambda: small_state(1.0))
+    slots = {bank.acquire(key, lambda: small_state(1.0)) for key in range(SLOTS)}
+    assert slots == set(range(1, SLOTS + 1))
+
+
 @pytest.mark.parametrize(
     ("group", "A", "B", "message"),
     [
