@@ -103,10 +103,9 @@ class MiloraLayer(nn.Module):
 
     @torch.no_grad()
     def write(self, slot: int, config: GroupConfig, A: Tensor, B: Tensor, G: Tensor, b: Tensor) -> None:
-        """Put one adapter's tensors into a slot: A (R', in), B (R', out), G (K', in), b (K',), K' ≤ K, R' ≤
-        R.
+        """Put one adapter's tensors into a slot: A (R', in), B (R', out), G (K', in), b (K',).
 
-        Missing experts get an offset of −inf, so that their gate is exactly zero.
+        K' ≤ K and R' ≤ R. Missing experts get an offset of −inf, so that their gate is exactly zero.
         """
         self.clear(slot)
         rank, experts, s = config.rank_total, config.experts, slot - 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -31,10 +33,9 @@ def balance(routing: Routing) -> Tensor:
     layers = sum(len(group) for group in by_experts.values())
     if layers == 0:
         raise ValueError("the pass computed no gates; call balance after the model's forward")
-    total = torch.zeros(())
+    excess = []
     for experts, group in by_experts.items():
         mean_gate = torch.stack(group).mean(1)  # (layers, K)
         entropy = -(mean_gate * mean_gate.clamp_min(1e-12).log()).sum(1)
-        excess = (torch.log(torch.tensor(float(experts), device=entropy.device)) - entropy).sum()
-        total = total.to(excess.device) + excess
-    return total / layers
+        excess.append((math.log(experts) - entropy).sum())
+    return torch.stack(excess).sum() / layers

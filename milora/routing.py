@@ -5,8 +5,7 @@ prefill) or *reuses* those of the records it was made from (decoding). Rows reac
 
 - packed, (N, …): the vision tower's patches of all videos one after the other, told apart by ``patches``;
 - as a sequence, (V, T, …): one batch row per video, told apart by position; ``prompt_mask`` says which
-  tokens are
-  the prompt's own.
+  tokens are the prompt's own.
 """
 
 from __future__ import annotations

@@ -67,10 +67,10 @@ class AdapterState:
 
 def _check_shapes(name: str, layer: LayerState, group: GroupConfig) -> None:
     R, K = group.rank_total, group.experts
-    fan_in = layer.A[0].numel() if layer.A.dim() >= 2 and layer.A.shape[0] else 0
+    if layer.A.dim() < 2 or layer.A.shape[0] != R:
+        raise StateMismatch(f"{name}: A is {tuple(layer.A.shape)}, its first dimension must be K·r = {R}")
+    fan_in = layer.A[0].numel()
     problems = []
-    if layer.A.shape[0] != R:
-        problems.append(f"A has {layer.A.shape[0]} rows, K·r is {R}")
     if layer.B.dim() < 2 or layer.B.shape[1] != R or layer.B.numel() != layer.B.shape[0] * R:
         problems.append(f"B is {tuple(layer.B.shape)}, its second dimension must be K·r = {R}")
     if tuple(layer.G.shape) != (K, fan_in):

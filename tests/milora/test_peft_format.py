@@ -109,6 +109,10 @@ def _cut_rank(config: dict, tensors: dict[str, Tensor], gates: dict[str, Tensor]
     tensors[f"base_model.model.{Q}.lora_A.weight"] = tensors[f"base_model.model.{Q}.lora_A.weight"][1:]
 
 
+def _scalar_rank(config: dict, tensors: dict[str, Tensor], gates: dict[str, Tensor]) -> None:
+    tensors[f"base_model.model.{Q}.lora_A.weight"] = torch.tensor(1.0)
+
+
 def _change_alpha(config: dict, tensors: dict[str, Tensor], gates: dict[str, Tensor]) -> None:
     config["alpha_pattern"][Q] *= 1.01
 
@@ -124,7 +128,8 @@ def _drop_target(config: dict, tensors: dict[str, Tensor], gates: dict[str, Tens
         (_add_tensor, r"unknown \['base_model\.model\.lm_head"),
         (_drop_gate, r"gate tensors do not match.*q_proj\.b"),
         (_narrow_gate, r"q_proj: G is \(3, 31\), expected \(3, 32\)"),
-        (_cut_rank, r"q_proj: A has 5 rows, K·r is 6"),
+        (_cut_rank, r"q_proj: A is \(5, 32\), its first dimension must be K·r = 6"),
+        (_scalar_rank, r"q_proj: A is \(\), its first dimension must be K·r = 6"),
         (_change_alpha, r"q_proj: the LoRA's rank 6 and alpha .* are not its group's"),
         (_drop_target, r"target modules do not match"),
     ],
