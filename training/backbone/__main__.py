@@ -24,7 +24,7 @@ def main() -> None:
     from training.backbone.recipe import Recipe
     from training.backbone.run import make_backbone
 
-    minutes = arguments.minutes if arguments.minutes or arguments.clips else 50.0
+    minutes = arguments.minutes if arguments.minutes or arguments.clips else 35.0
     make_backbone(
         Recipe(compiled=not arguments.no_compile),
         Budget(minutes=minutes, clips=arguments.clips),

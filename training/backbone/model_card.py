@@ -42,7 +42,9 @@ Frames are 64x48 pixels, one a second, 4 to 16 of them; a frame is 12 tokens.
 Made by `python -m training.backbone --out DIR` (`make demo-backbone`). First the vision tower alone learns to name
 what every patch shows (dense pre-training, its heads are dropped), then the whole model learns summaries, short clips
 first. The loss counts the summary's tokens only. No clip is shown twice; the train, validation and test splits share
-no seeds, and the test split holds combinations of object and colour that training never shows.
+no seeds, and the test split holds combinations of object and colour that training never shows. Beside the clips the
+language model sees text: every sixth step it repeats random phrases of about 1,100 everyday English words, which the
+tokenizer was learned from as well, so that every token has a trained embedding. Words of later domains are among them.
 
 | measured | |
 |---|---|
