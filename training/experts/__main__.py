@@ -14,12 +14,18 @@ def main() -> None:
 
     defaults = ExpertRecipe("traffic")
     parser = argparse.ArgumentParser(prog="python -m training.experts", description=__doc__)
-    parser.add_argument("--domain", choices=DOMAINS, action="append", help="may be repeated; all four by default")
+    parser.add_argument(
+        "--domain", choices=DOMAINS, action="append", help="may be repeated; all four by default"
+    )
     parser.add_argument("--backbone", default="visum-demo", help="a name in the store or a folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of adapters to publish into")
-    parser.add_argument("--logs", type=Path, default=Path("runs/experts"), help="folder for the runs' CSV logs")
+    parser.add_argument(
+        "--logs", type=Path, default=Path("runs/experts"), help="folder for the runs' CSV logs"
+    )
     parser.add_argument("--clips", type=int, default=defaults.clips, help="clips a domain")
-    parser.add_argument("--matrix-lr", type=float, default=defaults.matrix_lr, help="peak learning rate of A and B")
+    parser.add_argument(
+        "--matrix-lr", type=float, default=defaults.matrix_lr, help="peak learning rate of A and B"
+    )
     arguments = parser.parse_args()
 
     from training.experts.run import make_experts

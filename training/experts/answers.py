@@ -24,7 +24,11 @@ _ANSWER_LIMIT = 200  # tokens; the longest reference has about 150
 
 
 def answer_with_experts(
-    fast: AdaptedForward, handle: MiloraModel, tokenizer: PreTrainedTokenizerFast, samples: list[Sample], instruction: str
+    fast: AdaptedForward,
+    handle: MiloraModel,
+    tokenizer: PreTrainedTokenizerFast,
+    samples: list[Sample],
+    instruction: str,
 ) -> Quality:
     """Exact match and ROUGE-L of greedy answers by the adapter in slot 1."""
     by_frames: dict[int, list[Sample]] = defaultdict(list)
@@ -41,7 +45,9 @@ def answer_with_experts(
 
 
 @torch.no_grad()
-def _greedy(fast: AdaptedForward, handle: MiloraModel, batch: Batch, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+def _greedy(
+    fast: AdaptedForward, handle: MiloraModel, batch: Batch, tokenizer: PreTrainedTokenizerFast
+) -> list[str]:
     end, (videos, length) = tokenizer.convert_tokens_to_ids(TURN_END), batch.prompt.shape
     patches = patchify(normalize(batch.frames))
     counts = [batch.frames.shape[1] * PATCHES_PER_FRAME] * videos
@@ -72,7 +78,9 @@ def _next_tokens(fast: AdaptedForward, x: Tensor, caches: list[list[Tensor]], st
     return F.linear(rms_norm(fast.text.norm, x[:, -1]), fast.text.embed_tokens.weight).argmax(-1)
 
 
-def _cached_layer(layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, cache: list[Tensor], mask: Tensor) -> Tensor:
+def _cached_layer(
+    layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, cache: list[Tensor], mask: Tensor
+) -> Tensor:
     attention = layer.self_attn
     count = attention.config.num_attention_heads
     h = rms_norm(layer.input_layernorm, x)

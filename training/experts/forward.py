@@ -42,7 +42,9 @@ class AdaptedForward(FastForward):
 def _vision_layer(layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     attention = layer.self_attn
     h = layer.layer_norm1(x)
-    q, k, v = (heads(p(h), attention.num_heads) for p in (attention.q_proj, attention.k_proj, attention.v_proj))
+    q, k, v = (
+        heads(p(h), attention.num_heads) for p in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
     mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, None).transpose(1, 2).flatten(2)
     x = x + attention.out_proj(mixed)
     h = layer.mlp.fc1(layer.layer_norm2(x))

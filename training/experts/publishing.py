@@ -38,7 +38,13 @@ def publish_experts(
     registry = AdapterRegistry([root])
     with tempfile.TemporaryDirectory() as folder:
         staged = write_adapter(
-            Path(folder), draft, config=config, tensors=tensors, gates=gates, prototype=prototype, card=_card(draft)
+            Path(folder),
+            draft,
+            config=config,
+            tensors=tensors,
+            gates=gates,
+            prototype=prototype,
+            card=_card(draft),
         )
         return publish(registry, root, staged, check=check)
 
@@ -46,7 +52,8 @@ def publish_experts(
 def _in_bfloat16(state: AdapterState) -> AdapterState:
     """A and B as they are stored; gates stay in float32."""
     layers = {
-        name: LayerState(layer.A.bfloat16(), layer.B.bfloat16(), layer.G, layer.b) for name, layer in state.layers.items()
+        name: LayerState(layer.A.bfloat16(), layer.B.bfloat16(), layer.G, layer.b)
+        for name, layer in state.layers.items()
     }
     return AdapterState(state.groups, layers, a=state.a)
 
@@ -88,7 +95,9 @@ def _card(draft: AdapterDraft) -> str:
         f"| {name} | {len(group.targets)} layers | K = {group.experts}, r = {group.rank} |"
         for name, group in draft.groups.items()
     )
-    training = "\n".join(f"| {name} | {value} |" for name, value in draft.training.items() if name != "recipe")
+    training = "\n".join(
+        f"| {name} | {value} |" for name, value in draft.training.items() if name != "recipe"
+    )
     recipe = "\n".join(f"| {name} | `{value}` |" for name, value in dict(draft.training["recipe"]).items())
     quality = "\n".join(f"| {name} | {value} |" for name, value in draft.quality.items())
     return f"""# {draft.domain}: MiLoRA experts for {draft.backbone.name}

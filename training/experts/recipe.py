@@ -22,12 +22,12 @@ class ExpertRecipe:
 
     domain: str
     seed: int = 11
-    clips: int = 16_000
+    clips: int = 12_000
     experts: int = 4
     rank: int = 8
     lora_alpha: float = 16.0
     temperature: float = 1.0
-    matrix_lr: float = 4e-3
+    matrix_lr: float = 1.5e-2
     gate_lr: float = 2e-3
     fusion_lr: float = 2e-2
     vision_lr_scale: float = 0.3

@@ -29,10 +29,16 @@ def make_experts(recipe: ExpertRecipe, backbone_ref: str, out: Path, logs: Path)
     trainer = ExpertTrainer(backbone, recipe, logs / f"{recipe.domain}.csv")
     frozen = weights_sha256(backbone.model)
     with Progress(
-        TextColumn(recipe.domain), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.3f}")
+        TextColumn(recipe.domain),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
     ) as bar:
         task = bar.add_task(recipe.domain, total=recipe.clips, loss=float("nan"))
-        trained = trainer.run(lambda clips, total, loss: bar.update(task, completed=min(clips, total), loss=loss))
+        trained = trainer.run(
+            lambda clips, total, loss: bar.update(task, completed=min(clips, total), loss=loss)
+        )
     if weights_sha256(backbone.model) != frozen:
         raise RuntimeError("training changed the backbone's weights")
     entry = publish_experts(out, backbone, recipe, trained, mark)

@@ -85,11 +85,21 @@ class ExpertTrainer:
                     break
         seconds = time.monotonic() - start
         quality = self._measure(held_out)
-        return Trained(self.handle.export_state(), quality, steps, clips, seconds, self.trainable, self.backbone_parameters)
+        return Trained(
+            self.handle.export_state(),
+            quality,
+            steps,
+            clips,
+            seconds,
+            self.trainable,
+            self.backbone_parameters,
+        )
 
     def _batches(self) -> Iterator[Batch]:
         size = self.stream.shard_clips
-        shards = (Shard(self.recipe.domain, "train", first, size) for first in range(0, 10**9, size))
+        shards = (
+            Shard(number, self.recipe.domain, "train", number * size, size) for number in range(10**9 // size)
+        )
         for shard, samples in render_shards(shards, self.recipe.renderers):
             for group in group_samples(samples, self.stream, self.recipe.seed + shard.first_seed):
                 yield collate(group, self.tokenizer, pick_instruction(self.stream, group[0].seed))
@@ -134,7 +144,9 @@ class ExpertTrainer:
             group["lr"] = group["peak"] * max(factor, 1e-3)
 
     def _measure(self, samples: list) -> Quality:
-        return answer_with_experts(self.fast, self.handle, self.tokenizer, samples, self.stream.instructions[0])
+        return answer_with_experts(
+            self.fast, self.handle, self.tokenizer, samples, self.stream.instructions[0]
+        )
 
 
 def _optimizer(handle: MiloraModel, recipe: ExpertRecipe) -> tuple[torch.optim.Optimizer, int]:
@@ -148,7 +160,10 @@ def _optimizer(handle: MiloraModel, recipe: ExpertRecipe) -> tuple[torch.optim.O
     matrices = [*kinds["A"], *kinds["B"]]
     groups = [
         {"params": [p for p in matrices if id(p) not in spatial], "peak": recipe.matrix_lr},
-        {"params": [p for p in matrices if id(p) in spatial], "peak": recipe.matrix_lr * recipe.vision_lr_scale},
+        {
+            "params": [p for p in matrices if id(p) in spatial],
+            "peak": recipe.matrix_lr * recipe.vision_lr_scale,
+        },
         {"params": kinds["G"], "peak": recipe.gate_lr},
         {"params": kinds["a"], "peak": recipe.fusion_lr},
     ]

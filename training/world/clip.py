@@ -102,7 +102,11 @@ class Clip:
         sentences = []
         for index, event in enumerate(self.events):
             subject = wording.subject(event.colour, event.kind, self.setting.kinds[event.kind], event.count)
-            sentences.append(wording.sentence(index, len(self.events), self.place.phrase, subject, event.motion, event.count))
+            sentences.append(
+                wording.sentence(
+                    index, len(self.events), self.place.phrase, subject, event.motion, event.count
+                )
+            )
         return " ".join(sentences)
 
     @cached_property
@@ -168,7 +172,9 @@ class Clip:
             (event, pose.x - dx, pose.y - dy, pose.size, pose.angle)
             for event in self.events
             if event.start_s <= t < event.end_s
-            for pose in poses(event.motion, event.count, event.lane, (t - event.start_s) / (event.end_s - event.start_s))
+            for pose in poses(
+                event.motion, event.count, event.lane, (t - event.start_s) / (event.end_s - event.start_s)
+            )
         ]
 
 
@@ -176,7 +182,9 @@ def _direction(motion: Motion) -> str | None:
     return motion.value if motion in (Motion.RIGHT, Motion.LEFT, Motion.UP, Motion.DOWN) else None
 
 
-def write_script(domain: str, seed: int, setting: Setting, rng: random.Random, combinations: Sequence[tuple[str, str]]) -> Clip:
+def write_script(
+    domain: str, seed: int, setting: Setting, rng: random.Random, combinations: Sequence[tuple[str, str]]
+) -> Clip:
     """Draws a script from ``rng``; ``combinations`` are the (kind, colour) pairs that may be told, in order of choice."""
     total = rng.choice((2, 2, 3, 3, 3, 4))
     duration = min(12.0, max(6.0, total * rng.uniform(2.85, 3.6)))
@@ -217,4 +225,6 @@ def _bounds(duration: float, total: int, rng: random.Random) -> list[float]:
 
 def _passer(duration: float, rng: random.Random) -> Passer:
     start = rng.uniform(0, duration - 1.5)
-    return Passer(start, start + rng.uniform(0.8, 2.0), rng.uniform(10, 200), rng.random() < 0.5, rng.randint(9, 16))
+    return Passer(
+        start, start + rng.uniform(0.8, 2.0), rng.uniform(10, 200), rng.random() < 0.5, rng.randint(9, 16)
+    )

@@ -11,7 +11,11 @@ from PIL import Image, ImageDraw
 
 from training.world.palette import RGB
 
-WIDTH, HEIGHT, DRIFT = 320, 240, 10  # pixels; the picture is a window that drifts over a slightly larger background
+WIDTH, HEIGHT, DRIFT = (
+    320,
+    240,
+    10,
+)  # pixels; the picture is a window that drifts over a slightly larger background
 _FULL = (WIDTH + 2 * DRIFT, HEIGHT + 2 * DRIFT)
 
 
@@ -37,7 +41,9 @@ def background(place: Place, rng: random.Random) -> np.ndarray:
         _FEATURES[name](pen, rng, place, horizon)
     _clutter(pen, rng, place, horizon)
     pixels = np.asarray(image, dtype=np.int16)
-    grain = np.random.default_rng(rng.getrandbits(32)).integers(-5, 6, size=(height, width, 1), dtype=np.int16)
+    grain = np.random.default_rng(rng.getrandbits(32)).integers(
+        -5, 6, size=(height, width, 1), dtype=np.int16
+    )
     return np.clip(pixels + grain, 0, 255).astype(np.uint8)
 
 
@@ -88,7 +94,12 @@ def _tiles(pen: ImageDraw.ImageDraw, rng: random.Random, place: Place, horizon: 
 
 def _window(pen: ImageDraw.ImageDraw, rng: random.Random, place: Place, horizon: int) -> None:
     x = rng.randint(30, 220)
-    pen.rectangle((x, 16, x + 78, max(40, horizon - 24)), fill=_shift(place.sky, 26), outline=_shift(place.sky, -40), width=5)
+    pen.rectangle(
+        (x, 16, x + 78, max(40, horizon - 24)),
+        fill=_shift(place.sky, 26),
+        outline=_shift(place.sky, -40),
+        width=5,
+    )
 
 
 def _shelf(pen: ImageDraw.ImageDraw, rng: random.Random, place: Place, horizon: int) -> None:
@@ -96,12 +107,16 @@ def _shelf(pen: ImageDraw.ImageDraw, rng: random.Random, place: Place, horizon: 
         pen.rectangle((0, y, _FULL[0], y + 7), fill=_shift(place.ground, -16))
         for _ in range(4):
             x = rng.randint(0, _FULL[0])
-            pen.rectangle((x, y - rng.randint(10, 22), x + rng.randint(8, 18), y), fill=_shift(place.sky, -30))
+            pen.rectangle(
+                (x, y - rng.randint(10, 22), x + rng.randint(8, 18), y), fill=_shift(place.sky, -30)
+            )
 
 
 def _stripes(pen: ImageDraw.ImageDraw, rng: random.Random, place: Place, horizon: int) -> None:
     for x in range(rng.randint(-20, 10), _FULL[0], 56):
-        pen.polygon((x, horizon, x + 26, horizon, x + 10, _FULL[1], x - 30, _FULL[1]), fill=_shift(place.ground, 12))
+        pen.polygon(
+            (x, horizon, x + 26, horizon, x + 10, _FULL[1], x - 30, _FULL[1]), fill=_shift(place.ground, 12)
+        )
 
 
 def _grid(pen: ImageDraw.ImageDraw, rng: random.Random, place: Place, horizon: int) -> None:
@@ -121,7 +136,9 @@ def _fence(pen: ImageDraw.ImageDraw, rng: random.Random, place: Place, horizon: 
 def _barn(pen: ImageDraw.ImageDraw, rng: random.Random, place: Place, horizon: int) -> None:
     x = rng.randint(40, 200)
     pen.rectangle((x, horizon - 60, x + 90, horizon), fill=_shift(place.sky, -50))
-    pen.polygon((x - 10, horizon - 60, x + 45, horizon - 96, x + 100, horizon - 60), fill=_shift(place.sky, -72))
+    pen.polygon(
+        (x - 10, horizon - 60, x + 45, horizon - 96, x + 100, horizon - 60), fill=_shift(place.sky, -72)
+    )
 
 
 def _tufts(pen: ImageDraw.ImageDraw, rng: random.Random, place: Place, horizon: int) -> None:

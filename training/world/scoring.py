@@ -51,10 +51,15 @@ def score_facts(summary: str, clip: Clip) -> FactScore:
     for event, index in zip(clip.events, partner, strict=True):
         if index is not None:
             right.update(_agreement(event, told[index]))
-    found = [i if i is not None and told[i].kind == e.kind else None for e, i in zip(clip.events, partner, strict=True)]
+    found = [
+        i if i is not None and told[i].kind == e.kind else None
+        for e, i in zip(clip.events, partner, strict=True)
+    ]
     right["order"] = sum(a is not None and b is not None and a < b for a, b in pairwise(found))
     events = len(clip.events)
-    total = Counter({"object": events, "colour": events, "count": events, "direction": events, "order": events - 1})
+    total = Counter(
+        {"object": events, "colour": events, "count": events, "direction": events, "order": events - 1}
+    )
     return FactScore(right, total)
 
 
@@ -79,7 +84,12 @@ _COUNTS = (
 def _nouns() -> list[tuple[re.Pattern[str], str]]:
     """Patterns behind a colour word, so that a scenery word (the bridge, the board) is not taken for an object."""
     colours = "|".join(COLOURS)
-    nouns = [(noun, kind) for setting in ALL_SETTINGS for kind, many in setting.kinds.items() for noun in (kind, many)]
+    nouns = [
+        (noun, kind)
+        for setting in ALL_SETTINGS
+        for kind, many in setting.kinds.items()
+        for noun in (kind, many)
+    ]
     return [(re.compile(rf"\b(?:{colours}) {noun}\b"), kind) for noun, kind in nouns]
 
 

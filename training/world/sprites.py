@@ -50,7 +50,9 @@ def _draw(pen: ImageDraw.ImageDraw, part: Part, fill: int | tuple[int, int, int,
 
 
 @lru_cache(maxsize=6144)
-def sprite(kind: str, colour: str, size: int, facing_left: bool, angle: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def sprite(
+    kind: str, colour: str, size: int, facing_left: bool, angle: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """The pictogram as ``(rgb, keep)``, both (size, size, 3) uint16: a frame becomes ``(frame * keep + rgb) >> 8``."""
     image = _drawing(kind, colour)
     if facing_left:
@@ -64,7 +66,15 @@ def sprite(kind: str, colour: str, size: int, facing_left: bool, angle: int = 0)
     return np.minimum(rgb, 255 * 256), keep
 
 
-def blend(frame: np.ndarray, kind: str, colour: str, centre: tuple[float, float], size: float, facing_left: bool, angle: float) -> None:
+def blend(
+    frame: np.ndarray,
+    kind: str,
+    colour: str,
+    centre: tuple[float, float],
+    size: float,
+    facing_left: bool,
+    angle: float,
+) -> None:
     """Draws a pictogram into ``frame`` (H, W, 3) uint8 in place, clipped at the borders."""
     pixels = max(SIZE_STEP, round(size / SIZE_STEP) * SIZE_STEP)
     rgb, keep = sprite(kind, colour, pixels, facing_left, round(angle / ANGLE_STEP) * ANGLE_STEP % 360)
