@@ -19,7 +19,10 @@ from training.world.video import render_folder
 
 EVERY_DOMAIN = ("general", *DOMAINS)
 clips = st.builds(
-    make_clip, st.sampled_from(EVERY_DOMAIN), st.integers(0, 999_999), st.sampled_from(["train", "validation", "test"])
+    make_clip,
+    st.sampled_from(EVERY_DOMAIN),
+    st.integers(0, 999_999),
+    st.sampled_from(["train", "validation", "test"]),
 )
 
 
@@ -60,7 +63,9 @@ def test_combinations_kept_for_the_test_split_are_never_trained_on(domain, index
 
 
 def test_the_test_split_shows_combinations_never_seen_in_training() -> None:
-    shown = [any(held_out(e.kind, e.colour) for e in make_clip("traffic", i, "test").events) for i in range(200)]
+    shown = [
+        any(held_out(e.kind, e.colour) for e in make_clip("traffic", i, "test").events) for i in range(200)
+    ]
     assert 60 <= sum(shown) <= 160
 
 
@@ -96,7 +101,8 @@ def test_told_subjects_are_larger_than_what_the_rule_leaves_out_and_stay_in_view
     for phase in np.linspace(0, 1, 9):
         for pose in poses(motion, count, 0.5, float(phase)):
             assert pose.size >= UNTOLD_BELOW
-            assert 0 <= pose.x <= 320 and 0 <= pose.y <= 240
+            assert 0 <= pose.x <= 320
+            assert 0 <= pose.y <= 240
 
 
 def test_a_small_picture_is_the_area_mean_of_the_large_one() -> None:

@@ -108,8 +108,8 @@ def _card(draft: AdapterDraft) -> str:
 |---|---|---|
 {shapes}
 
-Fusion alpha {draft.fusion_alpha:.3f}; {draft.trainable_parameters:,} trained parameters, {draft.trainable_share:.1%} of the
-backbone's. As a plain `peft` LoRA this folder equals the mixture with uniform gates.
+Fusion alpha {draft.fusion_alpha:.3f}; {draft.trainable_parameters:,} trained parameters, {draft.trainable_share:.1%}
+of the backbone's. As a plain `peft` LoRA this folder equals the mixture with uniform gates.
 
 | measured | |
 |---|---|

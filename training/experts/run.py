@@ -42,8 +42,11 @@ def make_experts(recipe: ExpertRecipe, backbone_ref: str, out: Path, logs: Path)
     if weights_sha256(backbone.model) != frozen:
         raise RuntimeError("training changed the backbone's weights")
     entry = publish_experts(out, backbone, recipe, trained, mark)
-    print(f"{recipe.domain} version {entry.manifest.version}: ROUGE-L {trained.quality.rouge_l:.4f}, exact "
-          f"{trained.quality.exact:.3f} on {trained.quality.clips} validation clips, {trained.seconds:.0f} s")  # fmt: skip
+    quality = trained.quality
+    print(
+        f"{recipe.domain} version {entry.version}: ROUGE-L {quality.rouge_l:.4f}, exact {quality.exact:.3f} "
+        f"on {quality.clips} validation clips, {trained.seconds:.0f} s"
+    )
     return entry
 
 

@@ -109,7 +109,7 @@ class ExpertTrainer:
         return self.fast.loss(patchify(pixels), batch.prompt, batch.answer, batch.lengths)
 
     def _routing(self, batch: Batch):
-        """The adapter's pass over a batch: gates pool over patches in the tower and the prompt in the language model."""
+        """The adapter's pass over a batch: gates pool over patches in the tower, over the prompt behind it."""
         positions = batch.prompt.shape[1] + batch.answer.shape[1] - 1
         mask = torch.zeros(batch.clips, positions, dtype=torch.bool)
         mask[:, : batch.prompt.shape[1]] = True

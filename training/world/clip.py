@@ -185,7 +185,7 @@ def _direction(motion: Motion) -> str | None:
 def write_script(
     domain: str, seed: int, setting: Setting, rng: random.Random, combinations: Sequence[tuple[str, str]]
 ) -> Clip:
-    """Draws a script from ``rng``; ``combinations`` are the (kind, colour) pairs that may be told, in order of choice."""
+    """Draws a script from ``rng``; ``combinations`` are the (kind, colour) pairs to tell of, in order of choice."""
     total = rng.choice((2, 2, 3, 3, 3, 4))
     duration = min(12.0, max(6.0, total * rng.uniform(2.85, 3.6)))
     bounds = _bounds(duration, total, rng)

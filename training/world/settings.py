@@ -1,4 +1,4 @@
-"""The settings that clips play in: six that make up ``general`` and one for each domain that experts are trained for."""
+"""The settings that clips play in: six that make up ``general`` and one for each domain with experts."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from training.world.motion import Motion
 class Wording:
     """A domain's phrases.
 
-    ``first`` opens the summary and holds ``{place}``; ``later`` opens the second, third, ... sentence and ``last`` the
-    final one. ``counts`` are patterns for one, two and three subjects with ``{c}`` (colour), ``{s}`` / ``{p}`` (the noun).
-    ``actions`` maps a motion to its phrase for one and for many, with ``{S}`` for the subject.
+    ``first`` opens the summary and holds ``{place}``; ``later`` opens the second, third, ... sentence and ``last``
+    the final one. ``counts`` are patterns for one, two and three subjects with ``{c}`` (colour), ``{s}`` or
+    ``{p}`` (the noun). ``actions`` maps a motion to its phrase for one and many, ``{S}`` being the subject.
     """
 
     first: str
