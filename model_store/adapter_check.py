@@ -126,14 +126,17 @@ def _config_problem(config: Mapping[str, object], ranks: Mapping[str, int]) -> s
 
 
 def prototype_problem(prototype: Tensors) -> str | None:
-    if problem := _keys_problem(ROUTER_FILE, prototype, {"mean", "std"}):
+    """Why tensors are no recognition mark, a `mean` (D,) and a `covariance` (D, D); None if they are one."""
+    if problem := _keys_problem(ROUTER_FILE, prototype, {"mean", "covariance"}):
         return problem
-    mean, std = prototype["mean"], prototype["std"]
-    if mean.ndim != 1 or mean.shape != std.shape:
-        return f"{ROUTER_FILE}: mean {tuple(mean.shape)} and std {tuple(std.shape)} do not fit"
-    if not bool((std > 0).all()):
-        return f"{ROUTER_FILE}: std is not positive"
-    return _numbers_problem(ROUTER_FILE, prototype)
+    mean, covariance = prototype["mean"], prototype["covariance"]
+    if mean.ndim != 1 or tuple(covariance.shape) != (len(mean), len(mean)):
+        return f"{ROUTER_FILE}: mean {tuple(mean.shape)} and covariance {tuple(covariance.shape)} do not fit"
+    if problem := _numbers_problem(ROUTER_FILE, prototype):
+        return problem
+    if torch.linalg.cholesky_ex(covariance.double()).info != 0:
+        return f"{ROUTER_FILE}: covariance is not positive definite"
+    return None
 
 
 def _first(problems: Iterable[str | None]) -> str | None:

@@ -42,7 +42,7 @@ class LoadedAdapter:
 
     tensors: `base_model.model.<module>.lora_A.weight` (K·r, in…) and `….lora_B.weight` (out, K·r…).
     gates: `<module>.G` (K, in) and `<module>.b` (K,) of every module's gate, and the fusion scalar `a` ().
-    prototype: `mean` and `std` (D,) of the domain's pooled vision features, or None.
+    prototype: `mean` (D,) and `covariance` (D, D) of the domain's pooled vision features, or None.
     """
 
     manifest: AdapterManifest
@@ -129,7 +129,7 @@ def read_prototype(path: Path, *, follow_links: bool = False) -> Tensors | None:
     """`router.safetensors` of a backbone folder, or None where there is none.
 
     Raises:
-        DamagedFile: it is there but is not a mean and a standard deviation.
+        DamagedFile: it is there but is not a mean and a covariance.
     """
     if not path.exists():
         return None

@@ -41,7 +41,7 @@ class Backbone:
     """A loaded backbone: eval mode, no gradients, weights never written again.
 
     `fingerprint` names the checkpoint's tensors on disk and is what adapters are bound to. `prototype` is
-    `mean` and `std` (D,) of the general domain's pooled vision features, None without a router file.
+    `mean` (D,) and `covariance` (D, D) of the general domain's pooled vision features, None without a router file.
     """
 
     name: str

@@ -34,7 +34,7 @@ _FULL_RETRY_S = 0.05
 
 @dataclass(frozen=True)
 class Prepared:
-    """One verified adapter on the CPU, ready for a slot. `prototype` is its domain's mean and std (D,), if any."""
+    """One verified adapter on the CPU, ready for a slot. `prototype` is what its domain looks like, if it says so."""
 
     entry: AdapterEntry
     key: Key

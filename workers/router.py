@@ -9,7 +9,6 @@ from model_store.manifest import GENERAL_DOMAIN
 
 SHARPNESS = 10.0
 """Nats a dimension are averaged, which keeps scores of different backbones alike; this spreads them out again."""
-_LEAST_STD = 1e-4
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,8 @@ class Route:
 def route(features: torch.Tensor, prototypes: Mapping[str, Mapping[str, torch.Tensor]]) -> Route:
     """The likeliest domain of a video with pooled features (D,).
 
-    Every domain is a Gaussian with diagonal covariance: `mean` and `std` (D,) of the same features over its
-    training clips. Scores are the softmax of the mean log-likelihood over dimensions times `SHARPNESS`.
+    Every domain is a Gaussian: `mean` (D,) and `covariance` (D, D) of the same features over its training
+    clips. Scores are the softmax of the mean log-likelihood over dimensions times `SHARPNESS`.
     Without any candidate the answer is `general`, the frozen backbone alone.
     """
     names = sorted(name for name, shape in prototypes.items() if shape["mean"].shape == features.shape)
@@ -37,7 +36,8 @@ def route(features: torch.Tensor, prototypes: Mapping[str, Mapping[str, torch.Te
 
 
 def _log_likelihood(features: torch.Tensor, shape: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Mean over dimensions of log N(features; mean, std²), without the constant."""
-    std = shape["std"].double().clamp(min=_LEAST_STD)
-    deviation = (features.double() - shape["mean"].double()) / std
-    return (-0.5 * deviation**2 - std.log()).mean()
+    """log N(features; mean, covariance) without the constant, divided by the number of dimensions."""
+    factor = torch.linalg.cholesky(shape["covariance"].double())
+    deviation = (features.double() - shape["mean"].double()).unsqueeze(1)  # (D, 1)
+    whitened = torch.linalg.solve_triangular(factor, deviation, upper=False)
+    return (-0.5 * whitened.square().sum() - factor.diagonal().log().sum()) / len(features)

@@ -70,7 +70,7 @@ def gates(seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def prototype() -> dict[str, torch.Tensor]:
-    return {"mean": torch.zeros(32), "std": torch.ones(32)}
+    return {"mean": torch.zeros(32), "covariance": torch.eye(32)}
 
 
 def stage(folder: Path, domain: str = "traffic", **changes: Any) -> Path:

@@ -151,13 +151,13 @@ def test_a_folder_without_a_processor_is_refused(copy: Path) -> None:
 
 
 def test_the_general_prototype_is_read_where_it_is_there(copy: Path) -> None:
-    save_file({"mean": torch.zeros(32), "std": torch.ones(32)}, copy / "router.safetensors")
+    save_file({"mean": torch.zeros(32), "covariance": torch.eye(32)}, copy / "router.safetensors")
     prototype = load_backbone(copy).prototype
     assert prototype is not None
-    assert prototype["std"].tolist() == [1.0] * 32
+    assert torch.equal(prototype["covariance"], torch.eye(32))
 
 
-def test_a_prototype_with_a_zero_deviation_refuses_the_backbone(copy: Path) -> None:
-    save_file({"mean": torch.zeros(32), "std": torch.zeros(32)}, copy / "router.safetensors")
-    with pytest.raises(BackboneRefused, match="std is not positive"):
+def test_a_prototype_without_spread_refuses_the_backbone(copy: Path) -> None:
+    save_file({"mean": torch.zeros(32), "covariance": torch.zeros(32, 32)}, copy / "router.safetensors")
+    with pytest.raises(BackboneRefused, match="covariance is not positive definite"):
         load_backbone(copy)

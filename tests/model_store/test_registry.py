@@ -109,6 +109,15 @@ def test_a_repaired_version_comes_back(registry: AdapterRegistry, traffic: Adapt
     assert registry.versions("traffic") == [1]
 
 
+def test_a_version_whose_files_come_after_its_manifest_is_taken_when_they_are_there(
+    registry: AdapterRegistry, traffic: AdapterEntry, tmp_path: Path
+) -> None:
+    late = shutil.move(traffic.path / "gates.safetensors", tmp_path / "gates.safetensors")
+    assert "gates.safetensors: is missing" in registry.refused[0].reason
+    shutil.move(late, traffic.path / "gates.safetensors")
+    assert registry.latest("traffic") == traffic
+
+
 def test_a_version_found_unsound_while_loading_is_passed_over(
     registry: AdapterRegistry, root: Path, staged: Path, traffic: AdapterEntry
 ) -> None:

@@ -76,6 +76,7 @@ def test_a_giant_header_in_a_giant_file_is_refused_too(path: Path) -> None:
         ({"a": F32 | {"dtype": "PICKLE"}}, b"\0" * 8, "entry for a is not a tensor of a known type"),
         ({"a": F32 | {"shape": [3]}}, b"\0" * 8, "entry for a is not a tensor"),
         ({"a": F32 | {"shape": [-1, -2]}}, b"\0" * 8, "entry for a is not a tensor"),
+        ({"a": F32 | {"shape": [2, *[1] * 8]}}, b"\0" * 8, "entry for a is not a tensor"),
         ({"a": F32 | {"data_offsets": [8, 0]}}, b"\0" * 8, "entry for a is not a tensor"),
         ({"a": F32 | {"data_offsets": [-8, 0]}}, b"\0" * 8, "entry for a is not a tensor"),
         ({"a": F32, "b": F32}, b"\0" * 8, "the bytes of b overlap others or leave a gap"),

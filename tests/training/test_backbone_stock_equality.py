@@ -120,7 +120,10 @@ def test_the_exported_folder_is_a_backbone_of_the_model_store(exported):
     assert backbone.manifest.fingerprint == backbone.fingerprint
     assert backbone.manifest.quality == {"exact_match": 0.5}
     assert "pictograms" in backbone.manifest.notice
-    assert {name: tuple(t.shape) for name, t in backbone.prototype.items()} == {"mean": (128,), "std": (128,)}
+    assert {name: tuple(t.shape) for name, t in backbone.prototype.items()} == {
+        "mean": (128,),
+        "covariance": (128, 128),
+    }
 
 
 def test_the_model_card_tells_what_the_model_is_and_what_was_measured(exported):

@@ -112,7 +112,7 @@ def test_a_published_adapter_loads_and_carries_what_was_trained(backbone, tmp_pa
     state = from_peft(loaded.config, loaded.tensors, loaded.gates, groups)
     assert manifest.trainable_parameters == state.parameters()
     assert manifest.training["clips"] >= RECIPE.clips
-    assert set(loaded.prototype) == {"mean", "std"}
+    assert set(loaded.prototype) == {"mean", "covariance"}
     assert (entry.path / "README.md").read_text().startswith("# traffic")
 
 
@@ -121,7 +121,7 @@ def test_an_adapter_of_another_backbone_is_not_published(backbone, tmp_path) -> 
 
     trainer = ExpertTrainer(backbone, RECIPE, tmp_path / "log.csv")
     trained = trainer.run(lambda clips, total, loss: None)
-    wide = {"mean": torch.zeros(128), "std": torch.ones(128)}
+    wide = {"mean": torch.zeros(128), "covariance": torch.eye(128)}
     shapes = {**backbone.module_shapes, "model.language_model.layers.0.self_attn.q_proj": (256, 512)}
     other = _WithShapes(backbone, shapes)
     with pytest.raises(AdapterRefused, match="q_proj"):

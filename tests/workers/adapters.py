@@ -47,7 +47,7 @@ def publish_random(
         backbone=BackboneRef(name=backbone.name, fingerprint=backbone.fingerprint),
     )
     width = backbone.model.config.vision_config.hidden_size
-    prototype = {"mean": torch.full((width,), float(seed)), "std": torch.ones(width)}
+    prototype = {"mean": torch.full((width,), float(seed)), "covariance": torch.eye(width)}
     root = store / "adapters"
     staged = write_adapter(
         store / f"staged-{domain}-{seed}",

@@ -9,7 +9,7 @@ from workers.router import route
 
 
 def _domain(mean: float, std: float = 1.0) -> dict[str, torch.Tensor]:
-    return {"mean": torch.full((8,), mean), "std": torch.full((8,), std)}
+    return {"mean": torch.full((8,), mean), "covariance": std**2 * torch.eye(8)}
 
 
 def test_the_nearest_domain_is_selected_and_scores_sum_to_one() -> None:
@@ -27,8 +27,26 @@ def test_a_wide_domain_takes_what_is_far_from_the_narrow_one() -> None:
     assert route(torch.full((8,), 2.0), domains).selected == "wide"
 
 
-def test_a_feature_that_never_varied_does_not_divide_by_zero() -> None:
-    assert route(torch.ones(8), {"flat": _domain(1, 0.0)}).scores == {"flat": 1.0}
+def test_features_that_vary_together_are_told_from_features_that_do_not() -> None:
+    together = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+    domains = {
+        "together": {"mean": torch.zeros(2), "covariance": together},
+        "apart": {"mean": torch.zeros(2), "covariance": torch.eye(2)},
+    }
+    assert route(torch.tensor([1.0, 1.0]), domains).selected == "together"
+    assert route(torch.tensor([1.0, -1.0]), domains).selected == "apart"
+
+
+def test_scores_are_the_softmax_of_the_mean_log_density() -> None:
+    domains = {"traffic": _domain(1, 0.5), "sports": _domain(0, 2.0)}
+    x = torch.linspace(0, 1, 8)
+    density = torch.tensor(
+        [torch.distributions.Normal(m, s).log_prob(x).mean().item() for m, s in ((0.0, 2.0), (1.0, 0.5))]
+    )
+    expected = (density * 10).softmax(0)
+    found = route(x, domains).scores
+    assert found["sports"] == pytest.approx(expected[0].item(), abs=1e-6)
+    assert found["traffic"] == pytest.approx(expected[1].item(), abs=1e-6)
 
 
 def test_without_candidates_the_frozen_backbone_answers() -> None:

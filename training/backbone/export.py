@@ -1,4 +1,4 @@
-"""The finished folder: what stock ``transformers`` loads, our manifest, the router's statistics and a model card."""
+"""The finished folder: what stock ``transformers`` loads, our manifest, the recognition mark and a model card."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +13,10 @@ from model_store.manifest import BACKBONE_FILE, ROUTER_FILE, BackboneManifest, m
 from training.backbone.architecture import build_processor
 from training.backbone.forward import FastForward
 from training.backbone.model_card import NOTICE, model_card
-from training.backbone.pixels import normalize, patchify
 from training.backbone.recipe import Recipe
 from training.backbone.rendering import Sample
 from training.backbone.sampling import FRAME_PIXELS, MAX_FRAMES, MIN_FRAMES
+from training.recognition import recognition_mark
 
 NAME = "visum-demo"
 
@@ -43,25 +43,19 @@ def export_backbone(
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     build_processor(tokenizer).save_pretrained(folder)
-    save_file(router_statistics(model, samples), folder / ROUTER_FILE)
+    save_file(general_mark(model, samples), folder / ROUTER_FILE)
     write_durably(folder / BACKBONE_FILE, manifest_bytes(describe(folder, recipe, training, quality)))
     (folder / "README.md").write_text(model_card(recipe, {**quality, **training}))
 
 
-def router_statistics(
+def general_mark(
     model: VideoLlama3ForConditionalGeneration, samples: list[Sample]
 ) -> dict[str, torch.Tensor]:
-    """Mean and deviation ``(128,)`` over clips of the frozen tower's features, averaged over each clip's tokens."""
+    """The recognition mark of the backbone's own domain, measured in fp32 as serving on a CPU computes."""
     dtype = model.dtype
-    fast = FastForward(model.float())
-    with torch.no_grad():
-        pooled = [
-            fast.patch_features(patchify(normalize(torch.from_numpy(sample.frames)))).mean((0, 1))
-            for sample in samples
-        ]
+    mark = recognition_mark(FastForward(model.float()), samples)
     model.to(dtype)
-    stack = torch.stack(pooled)
-    return {"mean": stack.mean(0), "std": stack.std(0)}
+    return mark
 
 
 def describe(folder: Path, recipe: Recipe, training: Facts, quality: Facts) -> BackboneManifest:

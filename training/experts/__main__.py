@@ -26,12 +26,19 @@ def main() -> None:
     parser.add_argument(
         "--matrix-lr", type=float, default=defaults.matrix_lr, help="peak learning rate of A and B"
     )
+    parser.add_argument("--threads", type=int, default=defaults.threads, help="CPU threads of the training")
     arguments = parser.parse_args()
 
     from training.experts.run import make_experts
 
     for domain in arguments.domain or DOMAINS:
-        recipe = replace(defaults, domain=domain, clips=arguments.clips, matrix_lr=arguments.matrix_lr)
+        recipe = replace(
+            defaults,
+            domain=domain,
+            clips=arguments.clips,
+            matrix_lr=arguments.matrix_lr,
+            threads=arguments.threads,
+        )
         make_experts(recipe, arguments.backbone, arguments.out, arguments.logs)
 
 

@@ -78,7 +78,7 @@ def _draft(backbone: Backbone, recipe: ExpertRecipe, trained: Trained, state: Ad
             "clips": trained.clips,
             "seconds": round(trained.seconds),
             "machine": f"{recipe.threads} CPU cores, {platform.machine()}, torch {torch.__version__}",
-            "command": f"python -m training.experts --domain {recipe.domain}",
+            "command": f"python -m training.experts --domain {recipe.domain} --threads {recipe.threads}",
             "recipe": asdict(recipe),
         },
         quality={

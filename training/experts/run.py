@@ -12,10 +12,10 @@ from model_store.backbone import load_backbone, weights_sha256
 from model_store.registry import AdapterEntry
 from training.backbone.forward import FastForward
 from training.backbone.rendering import render_sample
-from training.experts.prototype import prototype
 from training.experts.publishing import publish_experts
 from training.experts.recipe import ExpertRecipe
 from training.experts.trainer import ExpertTrainer
+from training.recognition import recognition_mark
 
 
 def make_experts(recipe: ExpertRecipe, backbone_ref: str, out: Path, logs: Path) -> AdapterEntry:
@@ -52,4 +52,4 @@ def make_experts(recipe: ExpertRecipe, backbone_ref: str, out: Path, logs: Path)
 
 def _recognition_mark(model: torch.nn.Module, recipe: ExpertRecipe) -> dict[str, Tensor]:
     samples = [render_sample(recipe.domain, 900_000_000 + i, "train") for i in range(recipe.prototype_clips)]
-    return prototype(FastForward(model), samples)
+    return recognition_mark(FastForward(model), samples)
