@@ -1,0 +1,45 @@
+"""How much is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rounds and sizes of every comparison. The defaults fill a few minutes on two cores."""
+
+    clips_per_domain: int = 4
+    in_flight: int = 8
+    answer_rounds: int = 10  # whole answers, eight of them one by one: the longest of the rounds in process
+    batch_rounds: int = 20
+    fixed_tokens: int = 32  # every answer is longer, so that all rows of a batch end together
+    exchange_rounds: int = 12
+    exchanges: int = 12
+    service_rounds: int = 4
+    service_jobs: int = 16
+    start_rounds: int = 4
+    upload_rounds: int = 6
+    upload_bytes: int = 128 * MIB
+    upload_streams: int = 4
+
+
+FULL = Plan()
+QUICK = Plan(
+    clips_per_domain=1,
+    in_flight=4,
+    answer_rounds=2,
+    batch_rounds=2,
+    fixed_tokens=8,
+    exchange_rounds=2,
+    exchanges=4,
+    service_rounds=2,
+    service_jobs=4,
+    start_rounds=1,
+    upload_rounds=2,
+    upload_bytes=4 * MIB,
+    upload_streams=2,
+)
+"""Only shows that everything runs; its figures mean nothing."""
