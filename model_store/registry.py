@@ -1,7 +1,7 @@
 """The adapters on disk, read afresh whenever they change. No torch here: the gateway lists them too.
 
 Layout of a root: `<root>/<domain>/<version>/manifest.json` and the files it names. A version never changes
-once it is there, so a look costs one listing per domain and one `stat` per version; only manifests not seen
+once it is there, so a look costs one listing per domain and two `stat` per version; only manifests not seen
 before are parsed. A damaged version is set aside by name and the others go on.
 """
 
@@ -22,8 +22,8 @@ VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}\Z")
 DOMAIN_NAME = re.compile(DOMAIN_PATTERN.removesuffix("$") + r"\Z")
 
 Key = tuple[str, int]
-Stamp = tuple[int, int, int]
-"""(inode, size, mtime in ns) of a manifest: equal stamps mean that it was already read."""
+Stamp = tuple[int, int, int, int]
+"""(inode, size, mtime in ns) of a manifest, mtime of its folder: equal stamps mean that it was already read."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,12 @@ class AdapterRegistry:
     def refuse(self, entry: AdapterEntry, reason: str) -> AdapterRefused:
         """Set a version aside in this process, as found unsound while loading; `latest` then passes it over.
 
-        It is looked at again when its manifest changes. Returns the refusal, to be raised by the caller.
+        It is looked at again when its manifest or the list of its files changes. Returns the refusal, to be
+        raised by the caller.
         """
         refusal = AdapterRefused(entry.domain, entry.version, reason)
         with self._lock:
-            self._seen[entry.path] = _Seen(_stamp(entry.path / MANIFEST_FILE), None, refusal)
+            self._seen[entry.path] = _Seen(_stamp(entry.path), None, refusal)
         return refusal
 
     def verify(self, entry: AdapterEntry) -> None:
@@ -165,7 +166,7 @@ class AdapterRegistry:
         return entries, refusals
 
     def _look(self, folder: Path) -> _Seen:
-        stamp = _stamp(folder / MANIFEST_FILE)
+        stamp = _stamp(folder)
         before = self._seen.get(folder)
         if before is not None and before.stamp == stamp:
             return before
@@ -248,9 +249,10 @@ def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:
         return []
 
 
-def _stamp(path: Path) -> Stamp | None:
+def _stamp(folder: Path) -> Stamp | None:
     try:
-        status = os.stat(path, follow_symlinks=False)
+        manifest = os.stat(folder / MANIFEST_FILE, follow_symlinks=False)
+        listing = os.stat(folder, follow_symlinks=False)
     except OSError:
         return None
-    return (status.st_ino, status.st_size, status.st_mtime_ns)
+    return (manifest.st_ino, manifest.st_size, manifest.st_mtime_ns, listing.st_mtime_ns)
