@@ -1,4 +1,4 @@
 """Which backbones and adapters exist, whether they are intact, and how they are loaded.
 
-`manifest`, `registry`, `publish`, `fingerprint` and `convert` need no torch; `adapters` and `backbone` do.
+`adapters`, `adapter_check`, `backbone` and, while it converts, `convert` need torch; the rest does not.
 """

@@ -56,10 +56,11 @@ def find_backbone(ref: str, *, store: Path | None = None) -> tuple[str, Path]:
         BackboneRefused: the folder is another model, in the original layout, or holds no safetensors.
     """
     tried: list[str] = []
-    folder = _find_named(ref, store, tried) or _find_folder(ref, tried) or _find_on_hub(ref, tried)
+    folder = _find_named(ref, store, tried) or _find_folder(ref, tried)
+    name = ref if folder is None else folder.name
+    folder = folder or _find_on_hub(ref, tried)
     if folder is None:
         raise BackboneNotFound(ref, tried)
-    name = ref if folder.name != ref and _HUB_ID.match(ref) and not Path(ref).exists() else folder.name
     _check_native(name, folder)
     return name, folder
 

@@ -43,7 +43,6 @@ GENERAL_DOMAIN = "general"
 RESERVED_DOMAINS = frozenset({"auto", GENERAL_DOMAIN})
 """`auto` asks the router, `general` is the frozen backbone alone: neither can be an adapter."""
 
-TEMPORAL, SPATIAL = "temporal", "spatial"
 DOMAIN_PATTERN = r"^[a-z][a-z0-9_-]{0,62}$"
 
 

@@ -23,6 +23,7 @@ MAX_HEADER_BYTES = 32 * 2**20
 METADATA_KEY = "__metadata__"
 LENGTH_BYTES = 8
 ALIGNMENT = 8
+MAX_DIMENSIONS = 8  # more are a header that wants to keep us multiplying
 
 DTYPE_BYTES: Mapping[str, int] = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -122,6 +123,7 @@ def _parse_span(path: Path, name: str, facts: object, data_start: int) -> Tensor
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if (
             dtype in DTYPE_BYTES
             and 0 <= begin <= end
+            and len(shape) <= MAX_DIMENSIONS
             and all(isinstance(side, int) and side >= 0 for side in shape)
             and end - begin == prod(shape) * DTYPE_BYTES[dtype]
         ):
