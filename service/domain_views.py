@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import AwareDatetime, Field, JsonValue
 from starlette.requests import Request
 
@@ -9,6 +11,7 @@ from contract.records import AUTO_DOMAIN
 from contract.serving import ServedBackbone
 from model_store.errors import AdapterRefused
 from model_store.manifest import GENERAL_DOMAIN, AdapterManifest
+from model_store.registry import AdapterEntry
 from service.domains import DomainCatalog
 from service.views import Links, View, links
 
@@ -85,9 +88,10 @@ class DomainDetail(DomainView):
 
 def domain_list(request: Request, catalog: DomainCatalog) -> DomainList:
     """Every domain with its latest adapter."""
-    backbone = catalog.backbone()
+    backbone, versions = catalog.backbone(), catalog.versions()
+    names = (AUTO_DOMAIN, GENERAL_DOMAIN, *versions)
     return DomainList(
-        domains=tuple(_domain(request, catalog, backbone, name) for name in catalog.names()),
+        domains=tuple(_domain(request, backbone, name, versions.get(name, ())) for name in names),
         refused=tuple(_refused(refusal) for refusal in catalog.registry().refused),
         backbone=None if backbone is None else BackboneView.model_validate(backbone.model_dump()),
     )
@@ -95,10 +99,12 @@ def domain_list(request: Request, catalog: DomainCatalog) -> DomainList:
 
 def domain_detail(request: Request, catalog: DomainCatalog, name: str) -> DomainDetail | None:
     """One domain with every version; None if there is no such domain."""
-    if name not in catalog.names():
+    versions = catalog.versions()
+    if name not in (AUTO_DOMAIN, GENERAL_DOMAIN, *versions):
         return None
-    domain = _domain(request, catalog, catalog.backbone(), name)
-    adapters = tuple(adapter_view(entry.manifest) for entry in catalog.entries(name))
+    own = versions.get(name, ())
+    domain = _domain(request, catalog.backbone(), name, own)
+    adapters = tuple(adapter_view(entry.manifest) for entry in own)
     return DomainDetail(**dict(domain), adapters=adapters)
 
 
@@ -127,7 +133,7 @@ def adapter_view(manifest: AdapterManifest) -> AdapterView:
 
 
 def _domain(
-    request: Request, catalog: DomainCatalog, backbone: ServedBackbone | None, name: str
+    request: Request, backbone: ServedBackbone | None, name: str, versions: Sequence[AdapterEntry]
 ) -> DomainView:
     where = links(request, f"/domains/{name}")
     if name == AUTO_DOMAIN:
@@ -137,7 +143,6 @@ def _domain(
         text = "The frozen backbone alone, without experts."
         quality = {} if backbone is None else backbone.quality
         return DomainView(name=name, kind="backbone", description=text, quality=quality, links=where)
-    versions = catalog.entries(name)
     latest = versions[-1].manifest
     return DomainView(
         name=name,

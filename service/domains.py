@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from redis import Redis
@@ -15,11 +14,6 @@ from model_store.errors import AdapterError
 from model_store.manifest import GENERAL_DOMAIN
 from model_store.registry import AdapterEntry, AdapterRegistry
 from service.problems import InvalidField
-
-
-def shipped_adapters() -> Path:
-    """The adapters that come with the package."""
-    return Path(str(files("model_store"))) / "shipped" / "adapters"
 
 
 class DomainCatalog:
@@ -65,6 +59,9 @@ class DomainCatalog:
         except AdapterError as error:
             raise InvalidField("adapter_version", str(error)) from error
 
-    def entries(self, domain: str) -> list[AdapterEntry]:
-        """All usable versions of a domain's adapter, oldest first."""
-        return [entry for entry in self.registry().entries() if entry.domain == domain]
+    def versions(self) -> dict[str, list[AdapterEntry]]:
+        """The usable versions of every domain that has any, oldest first, as one look finds them."""
+        found: dict[str, list[AdapterEntry]] = {}
+        for entry in self.registry().entries():
+            found.setdefault(entry.domain, []).append(entry)
+        return found

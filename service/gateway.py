@@ -11,9 +11,10 @@ from rq import Queue
 from contract.blobs import BlobStore, LocalBlobStore
 from contract.queue import open_queue
 from contract.store import SummaryStore
+from model_store.backbone_ref import adapter_roots
 from service.admission import Admission
 from service.connection import connect
-from service.domains import DomainCatalog, shipped_adapters
+from service.domains import DomainCatalog
 from service.metrics import GatewayMetrics
 from service.settings import GatewaySettings
 from service.uploads import UploadLimits
@@ -34,8 +35,7 @@ class Gateway:
 
     @property
     def upload_limits(self) -> UploadLimits:
-        settings = self.settings
-        return UploadLimits(settings.max_upload_bytes, settings.min_free_bytes, settings.upload_idle_s)
+        return UploadLimits(self.settings.max_upload_bytes, self.settings.upload_idle_s)
 
 
 def open_gateway(settings: GatewaySettings) -> Gateway:
@@ -53,7 +53,7 @@ def open_gateway(settings: GatewaySettings) -> Gateway:
         admission=Admission(
             store, blobs, queue, max_queue=settings.max_queue, min_free_bytes=settings.min_free_bytes
         ),
-        catalog=DomainCatalog(redis, [shipped_adapters(), settings.adapters]),
+        catalog=DomainCatalog(redis, adapter_roots(settings.store)),
         metrics=GatewayMetrics(store, queue),
     )
 

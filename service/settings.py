@@ -58,9 +58,9 @@ class GatewaySettings(BaseSettings):
         return (self.blob_dir or blob_folder(self.data_dir)).expanduser()
 
     @property
-    def adapters(self) -> Path:
-        """The folder of adapters that are not shipped."""
-        return (self.model_store or store_folder(self.data_dir)).expanduser() / "adapters"
+    def store(self) -> Path:
+        """The folder of adapters and backbones that are not shipped."""
+        return (self.model_store or store_folder(self.data_dir)).expanduser()
 
     @property
     def retention(self) -> Retention:

@@ -28,7 +28,6 @@ class UploadLimits:
     """Bounds of one upload."""
 
     max_bytes: int
-    min_free_bytes: int
     idle_s: float
 
 

@@ -21,7 +21,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def gateway(start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunningGateway:
     """A gateway with a store of its own, and none of the shipped adapters."""
-    monkeypatch.setattr("service.gateway.shipped_adapters", lambda: tmp_path / "shipped")
+    monkeypatch.setattr("model_store.backbone_ref.SHIPPED_ROOT", tmp_path / "shipped")
     return start_gateway(model_store=tmp_path / "store")
 
 

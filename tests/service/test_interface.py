@@ -130,7 +130,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("VISUM_MODEL_STORE", str(tmp_path / "m"))
     settings = GatewaySettings()
     assert settings.max_upload_bytes == 7
-    assert (settings.blobs, settings.adapters) == (tmp_path / "blobs", tmp_path / "m" / "adapters")
+    assert (settings.blobs, settings.store) == (tmp_path / "blobs", tmp_path / "m")
 
 
 @pytest.mark.parametrize("name", ["VISUM_MAX_QUEUE", "VISUM_MAX_UPLOAD_BYTES", "VISUM_RETENTION_S"])
