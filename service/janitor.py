@@ -31,12 +31,12 @@ class Janitor:
                 await run_in_threadpool(self.sweep)
             except RedisError as error:
                 log.warning("no sweep while Redis is out of reach: %s", error)
-            except OSError:
+            except Exception:  # whatever it was: without sweeps the disk fills up
                 log.exception("the sweep failed; it is tried again")
             await asyncio.sleep(pause_s)
 
     def sweep(self) -> None:
-        """One pass. Raises RedisError, OSError."""
+        """One pass. Raises RedisError, and OSError of the disk."""
         while expired := self._store.expire_due(BATCH):
             for summary_id in expired:
                 self._blobs.delete(summary_id)
