@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from starlette.concurrency import run_in_threadpool
@@ -41,13 +40,11 @@ class VideoSink:
         self._hash = hashlib.sha256()
         self.size_bytes = 0
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    async def __aexit__(self, *_: object) -> None:
+        await run_in_threadpool(self._stack.close)  # removing a large file takes its time
 
     async def take(self, data: bytes) -> None:
         """Some more bytes.

@@ -115,7 +115,7 @@ async def _store(request: Request, gateway: Gateway, body: UploadBody, summary_i
     fields = OptionFields(
         gateway.catalog, max_instructions=settings.max_instructions, max_new_tokens=settings.max_new_tokens
     )
-    with VideoSink(
+    async with VideoSink(
         gateway.blobs,
         summary_id,
         max_bytes=settings.max_upload_bytes,
