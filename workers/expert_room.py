@@ -1,5 +1,6 @@
 """How much room the injected experts need: which layers, how many experts, of which rank."""
 
+import logging
 from collections.abc import Sequence
 
 from milora import (
@@ -10,10 +11,17 @@ from milora import (
     GroupConfig,
     GroupName,
     MiloraConfig,
+    MiloraError,
     from_peft,
+    inject,
 )
-from model_store.adapters import LoadedAdapter
+from model_store.adapters import LoadedAdapter, load_adapter
+from model_store.backbone import Backbone
+from model_store.errors import AdapterRefused
 from model_store.manifest import AdapterManifest, GroupManifest
+from model_store.registry import AdapterEntry, AdapterRegistry
+
+log = logging.getLogger("visum.adapters")
 
 _DEFAULT_TARGETS = {"temporal": VIDEO_LLAMA_3_TEMPORAL, "spatial": VIDEO_LLAMA_3_SPATIAL}
 _DEFAULT_EXPERTS = 4
@@ -28,6 +36,39 @@ def room_for(manifests: Sequence[AdapterManifest], *, experts: int = 0, rank: in
     """
     configs = {group: _group_room(group, manifests, experts, rank) for group in GROUPS}
     return MiloraConfig(**configs)
+
+
+def room_for_sound(
+    registry: AdapterRegistry, backbone: Backbone, *, experts: int = 0, rank: int = 0
+) -> MiloraConfig:
+    """Room for every adapter of the store that really fits the backbone; the others are refused by name.
+
+    A manifest that asks for more than those before it is taken at its word only when its files bear it out and
+    the layers that it names can have experts: one bad adapter must not keep a worker from starting.
+    """
+    sound: list[AdapterManifest] = []
+    room = room_for(sound, experts=experts, rank=rank)
+    for entry in registry.entries():
+        wanted = room_for([*sound, entry.manifest], experts=experts, rank=rank)
+        misfit = _misfit(entry, backbone, wanted) if wanted != room else None
+        if misfit is not None:
+            log.error("%s", registry.refuse(entry, misfit))
+            continue
+        sound.append(entry.manifest)
+        room = wanted
+    return room
+
+
+def _misfit(entry: AdapterEntry, backbone: Backbone, room: MiloraConfig) -> str | None:
+    """Why an adapter can't be given this room, or None."""
+    try:
+        load_adapter(entry, backbone_fingerprint=backbone.fingerprint, module_shapes=backbone.module_shapes)
+        inject(backbone.model, room, slots=2).remove()  # two: with one, fresh experts would be drawn
+    except AdapterRefused as refusal:
+        return refusal.reason
+    except MiloraError as mismatch:
+        return f"it does not fit the worker: {mismatch}"
+    return None
 
 
 def _group_room(

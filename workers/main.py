@@ -29,7 +29,7 @@ from workers.adapter_desk import AdapterDesk
 from workers.answer import Origin
 from workers.consumer import Consumer, Pace
 from workers.engine import Engine, EngineLimits
-from workers.expert_room import room_for
+from workers.expert_room import room_for_sound
 from workers.frame_plan import DecodeLimits
 from workers.metrics import WorkerMetrics
 from workers.pipeline import Pipeline
@@ -86,8 +86,7 @@ def build_worker(settings: WorkerSettings, backbone: Backbone, redis: Redis) -> 
     registry = AdapterRegistry(adapter_roots(settings.store), backbone_fingerprint=backbone.fingerprint)
     for refusal in registry.refused:
         log.warning("%s", refusal)
-    manifests = [entry.manifest for entry in registry.entries()]
-    room = room_for(manifests, experts=settings.adapter_experts, rank=settings.adapter_rank)
+    room = room_for_sound(registry, backbone, experts=settings.adapter_experts, rank=settings.adapter_rank)
     experts = inject(backbone.model, room, slots=settings.adapter_slots)
     engine = Engine(backbone, experts, EngineLimits(settings.slots, settings.prefill_tokens))
     desk = AdapterDesk(registry, backbone, engine, AdapterBank(experts), metrics)

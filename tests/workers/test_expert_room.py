@@ -1,0 +1,63 @@
+"""How much room a worker leaves for experts, and that no adapter of the store can keep it from starting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from milora import inject
+from model_store.backbone import Backbone
+from model_store.manifest import MANIFEST_FILE
+from model_store.registry import AdapterEntry, AdapterRegistry
+from tests.workers.adapters import publish_random
+from workers.expert_room import room_for, room_for_sound
+
+
+def _registry(store: Path, backbone: Backbone) -> AdapterRegistry:
+    return AdapterRegistry([store / "adapters"], backbone_fingerprint=backbone.fingerprint)
+
+
+def _rewrite(entry: AdapterEntry, **temporal: object) -> None:
+    """Change what the manifest says of the temporal group."""
+    path = entry.path / MANIFEST_FILE
+    manifest = json.loads(path.read_text())
+    manifest["groups"]["temporal"] |= temporal
+    path.chmod(0o644)
+    path.write_text(json.dumps(manifest))
+
+
+def test_there_is_room_for_the_largest_adapter_of_the_store(backbone: Backbone, tmp_path: Path) -> None:
+    publish_random(backbone, tmp_path, "traffic", 1, experts=3, rank=2)
+    publish_random(backbone, tmp_path, "sports", 2, experts=5, rank=4)
+    room = room_for_sound(_registry(tmp_path, backbone), backbone)
+    assert (room.temporal.experts, room.temporal.rank_total) == (5, 20)
+
+
+def test_settings_may_ask_for_more_than_the_store_needs(backbone: Backbone, tmp_path: Path) -> None:
+    publish_random(backbone, tmp_path, "traffic", 1)
+    room = room_for_sound(_registry(tmp_path, backbone), backbone, experts=6, rank=8)
+    assert (room.spatial.experts, room.spatial.rank) == (6, 8)
+
+
+@pytest.mark.parametrize(
+    ("claim", "reason"),
+    [
+        ({"targets": ["model.language_model.layers.9.self_attn.q_proj"]}, "unknown"),
+        ({"experts": 256, "rank": 1024}, "not of rank 262144"),
+    ],
+    ids=["a layer that is not there", "room for thousands"],
+)
+def test_a_manifest_that_its_files_do_not_bear_out_gets_no_room_and_is_refused_by_name(
+    backbone: Backbone, tmp_path: Path, claim: dict[str, object], reason: str
+) -> None:
+    publish_random(backbone, tmp_path, "traffic", 1)
+    _rewrite(publish_random(backbone, tmp_path, "wildlife", 2), **claim)
+    registry = _registry(tmp_path, backbone)
+    room = room_for_sound(registry, backbone)
+    assert room == room_for([registry.get("traffic").manifest])
+    assert [(refused.domain, reason in refused.reason) for refused in registry.refused] == [
+        ("wildlife", True)
+    ]
+    inject(backbone.model, room, slots=2).remove()
