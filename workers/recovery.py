@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 from rq import Queue
+from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
 
 from contract.errors import RecordError, SummaryGone, SummaryNotFound
@@ -32,6 +33,8 @@ _END_LEASE = """
 local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not ends or tonumber(ends) > tonumber(ARGV[2]) then return 0 end
 redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[5], ARGV[5])
+redis.call('DEL', KEYS[6])
 redis.call('LREM', KEYS[3], 0, ARGV[3])
 if ARGV[4] == '1' and redis.call('EXISTS', KEYS[4]) == 1 and not redis.call('LPOS', KEYS[2], ARGV[3]) then
   redis.call('HSET', KEYS[4], 'status', 'queued')
@@ -39,7 +42,12 @@ if ARGV[4] == '1' and redis.call('EXISTS', KEYS[4]) == 1 and not redis.call('LPO
 end
 return 1
 """
-"""KEYS: started registry, queue, intermediate list, job. ARGV: entry, now, job id, '1' to put the job back."""
+"""KEYS: started registry, queue, intermediate list, job, the job's executions, the execution.
+ARGV: entry, now, job id, '1' to put the job back, execution id.
+
+The dead worker's execution goes with its lease: RQ looks all of a job's executions up when the job ends, and does
+not end one that has an execution whose note has expired.
+"""
 
 _UNSTRAND = """
 redis.call('DEL', KEYS[4])
@@ -58,6 +66,7 @@ class Lease:
 
     entry: str
     job_id: str
+    execution_id: str
     ends_at: float
 
 
@@ -84,7 +93,11 @@ class Recovery:
 
     def _leases(self) -> list[Lease]:
         entries = self._redis.zrange(self._queue.started_job_registry.key, 0, -1, withscores=True)
-        return [Lease(raw.decode(), raw.decode().partition(":")[0], score) for raw, score in entries]
+        leases = []
+        for raw, ends_at in entries:
+            job_id, _, execution_id = raw.decode().partition(":")
+            leases.append(Lease(raw.decode(), job_id, execution_id, ends_at))
+        return leases
 
     def _take_over(self, lease: Lease, now: float, *, running_elsewhere: bool) -> None:
         """Settle the record first, then the queue: dying in between repeats this, it never loses the job."""
@@ -113,8 +126,10 @@ class Recovery:
             self._queue.key,
             self._queue.intermediate_queue_key,
             Job.key_for(lease.job_id),
+            ExecutionRegistry(lease.job_id, self._redis).key,
+            Execution(lease.execution_id, lease.job_id, self._redis).key,
         ]
-        arguments = [lease.entry, now, lease.job_id, "1" if put_back else "0"]
+        arguments = [lease.entry, now, lease.job_id, "1" if put_back else "0", lease.execution_id]
         return bool(self._end_lease(keys=keys, args=arguments))
 
     def _free_stranded(self, leased: set[str]) -> None:

@@ -34,6 +34,8 @@ def test_a_killed_workers_job_is_finished_once_by_another(service: Service, vide
     assert service.queue.count == 0
     wait_until(lambda: service.redis.zcard(service.queue.started_job_registry.key) == 0, "no lease is left")
     assert service.redis.llen(service.queue.intermediate_queue_key) == 0
+    assert not service.redis.exists(f"rq:job:{summary_id}", f"rq:executions:{summary_id}")
+    assert "could not be ended" not in service.logs()
 
 
 def test_a_job_that_takes_its_worker_down_each_time_is_given_up(service: Service, video: Path) -> None:
