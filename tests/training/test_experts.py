@@ -11,6 +11,7 @@ from milora import from_peft, inject
 from milora.config import GroupConfig
 from model_store.adapters import load_adapter
 from model_store.backbone import load_backbone, weights_sha256
+from model_store.errors import PublishRefused
 from training.backbone.batches import collate
 from training.backbone.pixels import normalize, patchify
 from training.backbone.rendering import render_sample
@@ -117,14 +118,12 @@ def test_a_published_adapter_loads_and_carries_what_was_trained(backbone, tmp_pa
 
 
 def test_an_adapter_of_another_backbone_is_not_published(backbone, tmp_path) -> None:
-    from model_store.errors import AdapterRefused
-
     trainer = ExpertTrainer(backbone, RECIPE, tmp_path / "log.csv")
     trained = trainer.run(lambda clips, total, loss: None)
     wide = {"mean": torch.zeros(128), "covariance": torch.eye(128)}
     shapes = {**backbone.module_shapes, "model.language_model.layers.0.self_attn.q_proj": (256, 512)}
     other = _WithShapes(backbone, shapes)
-    with pytest.raises(AdapterRefused, match="q_proj"):
+    with pytest.raises(PublishRefused, match="q_proj"):
         publish_experts(tmp_path / "adapters", other, RECIPE, trained, wide)
     assert not list((tmp_path / "adapters").glob("traffic/[0-9]*"))
 

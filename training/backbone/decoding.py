@@ -1,5 +1,8 @@
 """Batched greedy decoding over the fast forward pass, to watch the training. Serving has its own engine."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,8 +28,19 @@ def cached_layer(
 
 
 @torch.no_grad()
-def greedy(fast: FastForward, patches: Tensor, prompt: Tensor, *, end: int, limit: int) -> list[list[int]]:
-    """The most likely answers to equally long prompts ``(B, P)``, without their end token, ``limit`` tokens at most."""
+def greedy(
+    fast: FastForward,
+    patches: Tensor,
+    prompt: Tensor,
+    *,
+    end: int,
+    limit: int,
+    around: Callable[[int], AbstractContextManager[object]] = lambda step: nullcontext(),
+) -> list[list[int]]:
+    """The most likely answers to equally long prompts ``(B, P)``, without their end token, ``limit`` tokens at most.
+
+    ``around(step)`` is entered for every pass, the prompt's being step 0: it is where experts are routed.
+    """
     batch, length = prompt.shape
     layers = fast.text.layers
     config = fast.text.config
@@ -35,17 +49,20 @@ def greedy(fast: FastForward, patches: Tensor, prompt: Tensor, *, end: int, limi
     caches = torch.empty(shape, dtype=fast.dtype)
     tables = fast.text_tables(length + limit)
     mask = torch.full((length, length), float("-inf"), dtype=fast.dtype).triu(1)
-    x = fast.embed(patches, prompt, prompt[:, :0])
     tokens, running = [], torch.ones(batch, dtype=torch.bool)
     for step in range(limit):
         start = 0 if step == 0 else length + step - 1
-        for layer, cache in zip(layers, caches, strict=True):
-            x = cached_layer(layer, x, tables, cache, start, mask if step == 0 else None)
+        with around(step):
+            if step == 0:
+                x = fast.embed(patches, prompt, prompt[:, :0])
+            else:
+                x = F.embedding(tokens[-1][:, None], fast.text.embed_tokens.weight)
+            for layer, cache in zip(layers, caches, strict=True):
+                x = cached_layer(layer, x, tables, cache, start, mask if step == 0 else None)
         logits = F.linear(rms_norm(fast.text.norm, x[:, -1]), fast.text.embed_tokens.weight)
         chosen = torch.where(running, logits.argmax(-1), end)
         tokens.append(chosen)
         running &= chosen != end
         if not running.any():
             break
-        x = F.embedding(chosen[:, None], fast.text.embed_tokens.weight)
     return [[token for token in row if token != end] for row in torch.stack(tokens, dim=1).tolist()]

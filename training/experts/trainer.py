@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from milora import AdapterState, MiloraModel, balance, frobenius, inject
 from model_store.backbone import Backbone
@@ -55,6 +55,7 @@ class ExpertTrainer:
         self.backbone_parameters = sum(p.numel() for p in self.model.parameters())
         self.handle = inject(self.model, recipe.milora(), seed=recipe.seed, dtype=torch.float32)
         self.fast = AdaptedForward(self.model)
+        _only_experts_learn(self.model)
         self.optimizer, self.trainable = _optimizer(self.handle, recipe)
         self.noise = torch.Generator().manual_seed(recipe.seed)
         self.stream = replace(Recipe(), domain=recipe.domain, tokens_per_step=recipe.tokens_per_step)
@@ -75,7 +76,7 @@ class ExpertTrainer:
                 steps, clips = steps + 1, clips + batch.clips
                 on_progress(clips, self.recipe.clips, parts[0])
                 quality = None
-                if clips - measured >= self.recipe.evaluate_every_clips:
+                if self.recipe.clips > clips >= measured + self.recipe.evaluate_every_clips:
                     measured, quality = clips, self._measure(held_out)
                 if steps % 20 == 0 or quality is not None:
                     seen = (quality.exact, quality.rouge_l) if quality else ("", "")
@@ -84,6 +85,7 @@ class ExpertTrainer:
                 if clips >= self.recipe.clips:
                     break
         seconds = time.monotonic() - start
+        self._round()
         quality = self._measure(held_out)
         return Trained(
             self.handle.export_state(),
@@ -104,7 +106,7 @@ class ExpertTrainer:
             for group in group_samples(samples, self.stream, self.recipe.seed + shard.first_seed):
                 yield collate(group, self.tokenizer, pick_instruction(self.stream, group[0].seed))
 
-    def _forward(self, batch: Batch, answer: Tensor | None = None) -> Tensor:
+    def _forward(self, batch: Batch) -> Tensor:
         pixels = disturb(normalize(batch.frames), self.noise)
         return self.fast.loss(patchify(pixels), batch.prompt, batch.answer, batch.lengths)
 
@@ -143,18 +145,28 @@ class ExpertTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * max(factor, 1e-3)
 
+    @torch.no_grad()
+    def _round(self) -> None:
+        """A and B become what is published, bfloat16 numbers, so that what is measured is what ships."""
+        for layer in self.handle.layers:
+            layer.A.copy_(layer.A.bfloat16())
+            layer.B.copy_(layer.B.bfloat16())
+
     def _measure(self, samples: list) -> Quality:
         return answer_with_experts(
             self.fast, self.handle, self.tokenizer, samples, self.stream.instructions[0]
         )
 
 
-def _optimizer(handle: MiloraModel, recipe: ExpertRecipe) -> tuple[torch.optim.Optimizer, int]:
-    """AdamW over A, B, G and a.
+def _only_experts_learn(model: nn.Module) -> None:
+    """Raises RuntimeError if a parameter of the backbone itself would receive gradients."""
+    open_ones = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if open_ones:
+        raise RuntimeError(f"the backbone is not frozen: {open_ones[:3]} would be trained")
 
-    Raises:
-        RuntimeError: anything else of the model would receive gradients.
-    """
+
+def _optimizer(handle: MiloraModel, recipe: ExpertRecipe) -> tuple[torch.optim.Optimizer, int]:
+    """AdamW over A, B, G and a, and how many numbers they are."""
     spatial = {id(p) for layer in handle.layers_of("spatial") for p in (layer.A, layer.B)}
     kinds = handle.trainable_parameters()
     matrices = [*kinds["A"], *kinds["B"]]
