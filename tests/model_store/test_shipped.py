@@ -17,10 +17,6 @@ DOMAINS = ["cooking", "sports", "traffic", "wildlife"]
 MAX_SHIPPED_BYTES = 25 * 2**20
 
 pytestmark = [
-    pytest.mark.skipif(
-        not (SHIPPED_ROOT / ADAPTERS).is_dir() or not (SHIPPED_ROOT / BACKBONES).is_dir(),
-        reason="the weights are not made yet (make demo-backbone demo-experts)",
-    ),
     # peft asks transformers by a name that transformers is about to drop.
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
 ]
