@@ -10,6 +10,7 @@ from model_store.manifest import CONFIG_FILE, GATES_FILE, ROUTER_FILE, WEIGHTS_F
 
 PEFT_PREFIX = "base_model.model."
 FUSION_KEY = "a"
+FUSION_TOLERANCE = 1e-3  # what rounding `a` to 16 bits may cost
 FLOATS = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
 Tensors = dict[str, torch.Tensor]
@@ -44,7 +45,7 @@ def find_problem(
             _shape_problem(target, tensors, gates, *sizes, module_shapes)
             for target, sizes in experts_and_ranks.items()
         )
-        or (None if gates[FUSION_KEY].numel() == 1 else f"{FUSION_KEY} is not a scalar")
+        or _fusion_problem(draft, gates[FUSION_KEY])
         or _config_problem(config, {target: rank for target, (_, rank) in experts_and_ranks.items()})
         or (prototype_problem(prototype) if prototype is not None else None)
     )
@@ -136,6 +137,16 @@ def prototype_problem(prototype: Tensors) -> str | None:
         return problem
     if torch.linalg.cholesky_ex(covariance.double()).info != 0:
         return f"{ROUTER_FILE}: covariance is not positive definite"
+    return None
+
+
+def _fusion_problem(draft: AdapterDraft, a: torch.Tensor) -> str | None:
+    """Whether the manifest names the fusion that the tensors make; with one group nothing is fused."""
+    if a.numel() != 1:
+        return f"{FUSION_KEY} is not a scalar"
+    alpha = torch.sigmoid(a.double()).item()
+    if len(draft.groups) == 2 and abs(alpha - draft.fusion_alpha) > FUSION_TOLERANCE:
+        return f"fusion_alpha is {draft.fusion_alpha:.4f}, {GATES_FILE} makes it {alpha:.4f}"
     return None
 
 

@@ -18,6 +18,7 @@ SHAPES = {
     SPATIAL[1]: (40, 32),
 }
 EXPERTS, RANK = 3, 2
+FUSION_ALPHA = 0.6
 SOME_FINGERPRINT = "ab" * 32
 
 
@@ -29,7 +30,7 @@ def draft(domain: str = "traffic", fingerprint: str = SOME_FINGERPRINT, **change
             "temporal": GroupManifest(targets=TEMPORAL, **sizes),
             "spatial": GroupManifest(targets=SPATIAL, **sizes),
         },
-        "fusion_alpha": 0.6,
+        "fusion_alpha": FUSION_ALPHA,
         "trainable_parameters": 1234,
         "trainable_share": 0.05,
         "backbone": BackboneRef(name="tiny", fingerprint=fingerprint),
@@ -62,7 +63,7 @@ def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def gates(seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    made = {"a": torch.tensor(0.4)}
+    made = {"a": torch.logit(torch.tensor(FUSION_ALPHA))}
     for name, (_, *inputs) in SHAPES.items():
         made[f"{name}.G"] = torch.randn(EXPERTS, torch.Size(inputs).numel(), generator=generator)
         made[f"{name}.b"] = torch.randn(EXPERTS, generator=generator)
