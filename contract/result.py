@@ -65,9 +65,12 @@ class GroupGates(Part):
 
 
 class Gates(Part):
-    """All gate weights of one answer. A group that the adapter does not have is null."""
+    """All gate weights of one answer. A group that the adapter does not have is null.
 
-    fusion_alpha: float = Field(ge=0, le=1)
+    `fusion_alpha` is null too where there is one group alone: nothing was fused.
+    """
+
+    fusion_alpha: float | None = Field(ge=0, le=1)
     temporal: GroupGates | None
     spatial: GroupGates | None
     layers: tuple[LayerGates, ...]

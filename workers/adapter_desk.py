@@ -44,7 +44,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class PinnedAdapter:
-    """What a request uses: nothing at all for the frozen backbone (slot 0)."""
+    """What a request uses: nothing at all for the frozen backbone (slot 0).
+
+    `fusion_alpha` is None where no two groups are fused.
+    """
 
     slot: int = 0
     domain: str | None = None
@@ -86,7 +89,9 @@ class AdapterDesk:
             return
         adapter, slot = self._acquire(domain, version, control)
         try:
-            yield PinnedAdapter(slot, domain, adapter.entry.version, adapter.state.fusion_alpha)
+            state = adapter.state
+            fusion_alpha = state.fusion_alpha if state.fused else None
+            yield PinnedAdapter(slot, domain, adapter.entry.version, fusion_alpha)
         finally:
             self._bank.release(adapter.key)
 

@@ -87,7 +87,7 @@ def build_result(record: SummaryRecord, findings: Findings, origin: Origin) -> S
 
 
 def _gates(record: GateRecord | None, fusion_alpha: float | None) -> Gates | None:
-    if record is None or fusion_alpha is None:
+    if record is None:
         return None
     report = gate_report(record)
     return Gates(

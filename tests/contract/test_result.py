@@ -44,6 +44,14 @@ def test_a_success_without_evidence_or_answer_can_not_be_made(
         SummaryResult.model_validate(changed(result, part, value))
 
 
+def test_one_group_alone_has_no_fusion(result: SummaryResult) -> None:
+    fields = changed(result, "gates.fusion_alpha", None)
+    fields["gates"]["spatial"] = None
+    gates = SummaryResult.model_validate(fields).gates
+    assert gates is not None
+    assert gates.fusion_alpha is None
+
+
 def test_the_backbone_alone_has_no_gates(result: SummaryResult) -> None:
     fields = changed(result, "gates", None)
     fields["model"].update(adapter=None, adapter_version=None)

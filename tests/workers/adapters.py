@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from milora import AdapterState, GroupConfig, inject, to_peft, video_llama_3
+from milora import AdapterState, GroupConfig, MiloraConfig, inject, to_peft, video_llama_3
 from model_store.adapters import write_adapter
 from model_store.backbone import Backbone, load_backbone
 from model_store.manifest import AdapterDraft, BackboneRef, GroupManifest
@@ -17,9 +17,12 @@ STRENGTH = 0.3
 """Standard deviation of B: strong enough that every adapter gives an answer of its own."""
 
 
-def random_state(backbone: Backbone, seed: int, *, experts: int = 3, rank: int = 2) -> AdapterState:
-    """An adapter of both groups whose every tensor is random."""
-    handle = inject(backbone.model, video_llama_3(experts, rank, 8.0), seed=seed)
+def random_state(
+    backbone: Backbone, seed: int, *, experts: int = 3, rank: int = 2, one_group: bool = False
+) -> AdapterState:
+    """An adapter whose every tensor is random, of both groups or of the temporal one alone."""
+    config = video_llama_3(experts, rank, 8.0)
+    handle = inject(backbone.model, MiloraConfig(config.temporal) if one_group else config, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     try:
         with torch.no_grad():
@@ -33,10 +36,17 @@ def random_state(backbone: Backbone, seed: int, *, experts: int = 3, rank: int =
 
 
 def publish_random(
-    backbone: Backbone, store: Path, domain: str, seed: int, *, experts: int = 3, rank: int = 2
+    backbone: Backbone,
+    store: Path,
+    domain: str,
+    seed: int,
+    *,
+    experts: int = 3,
+    rank: int = 2,
+    one_group: bool = False,
 ) -> AdapterEntry:
     """Publish a random adapter as the next version of a domain; its prototype is far from the others'."""
-    state = random_state(backbone, seed, experts=experts, rank=rank)
+    state = random_state(backbone, seed, experts=experts, rank=rank, one_group=one_group)
     config, tensors, gates = to_peft(state, backbone.name)
     draft = AdapterDraft(
         domain=domain,

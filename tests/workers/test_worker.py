@@ -35,8 +35,19 @@ def test_an_adapter_answers_with_its_gates(running: Service, video: Path) -> Non
     assert gates is not None
     assert gates.temporal is not None
     assert gates.spatial is not None
+    assert gates.fusion_alpha == pytest.approx(0.5744, abs=1e-4)
     assert sum(gates.temporal.experts) == pytest.approx(1)
     assert all(sum(layer.experts) == pytest.approx(1) for layer in gates.layers)
+
+
+def test_an_adapter_of_one_group_fuses_nothing(running: Service, video: Path, backbone: Backbone) -> None:
+    publish_random(backbone, running.models, "sewing", 41, one_group=True)
+    record = running.ended(running.submit(video, domain="sewing"))
+    assert record.result is not None, running.logs()
+    gates = record.result.gates
+    assert gates is not None
+    assert gates.temporal is not None
+    assert (gates.spatial, gates.fusion_alpha) == (None, None)
 
 
 def test_auto_picks_a_domain_and_says_how_sure_it_is(
