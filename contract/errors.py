@@ -13,7 +13,8 @@ ContractError
 ├── IdempotencyConflict      one key, two different requests
 └── BlobError
     ├── BlobMissing
-    └── StorageFull
+    ├── StorageFull
+    └── StorageUnavailable   the disk refuses, for another reason than its room
 """
 
 from __future__ import annotations
@@ -171,3 +172,7 @@ class BlobMissing(BlobError):
 
 class StorageFull(BlobError):
     """The store has no room for more bytes."""
+
+
+class StorageUnavailable(BlobError):
+    """The store can't take a video now. The message holds the disk's own words: not for clients."""

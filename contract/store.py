@@ -137,7 +137,7 @@ class SummaryStore(SummaryListing):
         raw = self._redis.get(keys.record_key(summary_id))
         if raw is None:
             raise self._absent(summary_id)
-        record = decode(raw)
+        record = self._decode(summary_id, raw)
         if self._expired(record):
             raise SummaryGone(summary_id)
         return record
@@ -186,18 +186,20 @@ class SummaryStore(SummaryListing):
         raise WatchError(f"summary {summary_id} could not be deleted: too many others at once")
 
     def expire_due(self, limit: int = 100) -> list[str]:
-        """Remove what has outlived its retention; the ids, so that their videos can go too."""
+        """Remove what has outlived its retention; the keys of their videos, so that those can go too.
+
+        An unreadable record's video is looked for under its id, which is where the gateway puts it.
+        """
         due = self._redis.zrangebyscore(keys.EXPIRIES, "-inf", self._now().timestamp(), 0, limit)
         expired = []
         for summary_id in (raw.decode() for raw in due):
             try:
-                self.delete(summary_id)
+                expired.append(self.delete(summary_id).request.blob_key)
             except RecordError:
                 self._bury_unreadable(summary_id)
+                expired.append(summary_id)
             except (SummaryNotFound, SummaryGone, SummaryUnfinished):
                 self._redis.zrem(keys.EXPIRIES, summary_id)
-                continue
-            expired.append(summary_id)
         return expired
 
     # -- the worker's side ----------------------------------------------------------------------
@@ -265,7 +267,7 @@ class SummaryStore(SummaryListing):
     def cancel_requested(self, summary_id: str) -> bool:
         """Whether the job should stop: canceled, or gone altogether."""
         raw = self._redis.get(keys.record_key(summary_id))
-        return raw is None or decode(raw).cancel_requested
+        return raw is None or self._decode(summary_id, raw).cancel_requested
 
     def finish_canceled(self, summary_id: str, generation: int) -> bool:
         """The job has stopped on request; False when another worker has it or it is over."""
@@ -292,7 +294,7 @@ class SummaryStore(SummaryListing):
                     raw = pipe.get(keys.record_key(summary_id))
                     if raw is None:
                         return None
-                    before = decode(raw)
+                    before = self._decode(summary_id, raw)
                     after = transition(before)
                     if after is None or after is before:
                         return after
@@ -303,6 +305,18 @@ class SummaryStore(SummaryListing):
                 except WatchError:
                     continue
         raise WatchError(f"summary {summary_id} could not be changed: too many others at once")
+
+    def _decode(self, summary_id: str, raw: bytes) -> SummaryRecord:
+        """The record. Raises RecordError.
+
+        What can't be read will never finish, so from the first try on it is kept as long as if it had.
+        """
+        try:
+            return decode(raw)
+        except RecordError:
+            expires_at = self._now() + self._retention.finished
+            self._redis.zadd(keys.EXPIRIES, {summary_id: expires_at.timestamp()}, nx=True)
+            raise
 
     def _write(self, pipe: Pipeline, before: SummaryRecord | None, after: SummaryRecord) -> None:
         left = frozenset() if before is None else keys.index_keys(before)

@@ -181,6 +181,7 @@ _DETAILS = {
     Code.SERVICE_QUEUE_FULL: "100 summaries wait already; try again shortly.",
     Code.SERVICE_QUEUE_UNAVAILABLE: "The queue is out of reach; try again shortly.",
     Code.SERVICE_STORAGE_FULL: "There is no room left to store the video.",
+    Code.SERVICE_STORAGE_UNAVAILABLE: "The video could not be stored; try again shortly.",
 }
 
 

@@ -35,7 +35,8 @@ class Gateway:
 
     @property
     def upload_limits(self) -> UploadLimits:
-        return UploadLimits(self.settings.max_upload_bytes, self.settings.upload_idle_s)
+        settings = self.settings
+        return UploadLimits(settings.max_upload_bytes, settings.upload_idle_s, settings.upload_timeout_s)
 
 
 def open_gateway(settings: GatewaySettings) -> Gateway:

@@ -38,8 +38,8 @@ class Janitor:
     def sweep(self) -> None:
         """One pass. Raises RedisError, and OSError of the disk."""
         while expired := self._store.expire_due(BATCH):
-            for summary_id in expired:
-                self._blobs.delete(summary_id)
+            for blob_key in expired:
+                self._blobs.delete(blob_key)
         self._blobs.discard_partial(older_than_s=ORPHAN_S)
         for key in self._blobs.keys(older_than_s=ORPHAN_S):
             if is_id(key) and not self._store.exists(key) and self._blobs.delete(key):

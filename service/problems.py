@@ -22,6 +22,7 @@ from contract.errors import (
     QueueFull,
     RecordError,
     StorageFull,
+    StorageUnavailable,
     SummaryGone,
     SummaryNotFound,
 )
@@ -149,7 +150,7 @@ def _explain(error: Exception) -> tuple[Code, str]:
             return Code.SUMMARY_UNREADABLE, "The stored summary can't be read by this version of the service."
         case RedisError() | OutcomeUnknown():
             return Code.SERVICE_QUEUE_UNAVAILABLE, "The queue is out of reach; try again shortly."
-        case OSError():
+        case StorageUnavailable():
             return Code.SERVICE_STORAGE_UNAVAILABLE, "The video could not be stored; try again shortly."
         case _:
             return Code.INTERNAL_ERROR, "Something went wrong on our side."

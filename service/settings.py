@@ -51,6 +51,9 @@ class GatewaySettings(BaseSettings):
     upload_idle_s: float = Field(
         default=60.0, gt=0, description="An upload that sends nothing for so long is cut."
     )
+    upload_timeout_s: float = Field(
+        default=3600.0, gt=0, description="An upload that is not complete after so long is cut."
+    )
 
     @property
     def blobs(self) -> Path:

@@ -25,10 +25,11 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """Bounds of one upload."""
+    """Bounds of one upload. `idle_s` bounds its silences, `total_s` all of it."""
 
     max_bytes: int
     idle_s: float
+    total_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Upload:
 
 
 class UploadBody:
-    """A request's body in chunks, bounded in size and in silence. `complete` once it was read to its end."""
+    """A request's body in chunks, bounded in size, in silence and in time. `complete` once it was read to its end."""
 
     def __init__(self, request: Request, limits: UploadLimits) -> None:
         self._request, self._limits = request, limits
@@ -62,11 +63,17 @@ class UploadBody:
         """Raises ApiError (408, 413), ClientDisconnect."""
         room = self._limits.max_bytes + FORM_OVERHEAD_BYTES
         stream = self._request.stream()
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + self._limits.total_s
         while True:
+            if clock() >= ends_at:
+                raise self._too_slow()
             try:
-                async with asyncio.timeout(self._limits.idle_s):
+                async with asyncio.timeout_at(min(ends_at, clock() + self._limits.idle_s)):
                     chunk = await anext(stream, None)
             except TimeoutError as error:
+                if clock() >= ends_at:
+                    raise self._too_slow() from error
                 raise ApiError(Code.REQUEST_TIMEOUT, "The upload stopped coming in.") from error
             if chunk is None:
                 self.complete = True
@@ -75,6 +82,11 @@ class UploadBody:
             if room < 0:
                 raise self._too_large()
             yield chunk
+
+    def _too_slow(self) -> ApiError:
+        return ApiError(
+            Code.REQUEST_TIMEOUT, f"The upload was not complete after {self._limits.total_s:g} seconds."
+        )
 
     def _too_large(self) -> ApiError:
         return ApiError(

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from contract.errors import Code, ContractError, SummaryNotFound
+from contract.errors import Code, ContractError, StorageUnavailable, SummaryNotFound
 from contract.ids import is_id, new_id
 from contract.queue import withdraw
 from contract.records import Status, SummaryRecord
@@ -67,6 +67,7 @@ GatewayParam = Annotated[Gateway, Depends(gateway_of)]
             Code.SERVICE_QUEUE_FULL,
             Code.SERVICE_QUEUE_UNAVAILABLE,
             Code.SERVICE_STORAGE_FULL,
+            Code.SERVICE_STORAGE_UNAVAILABLE,
         ),
     },
 )
@@ -92,7 +93,8 @@ async def create_summary(
         log.info("the client went away during its upload; nothing is kept")
         return Response(status_code=CLIENT_CLOSED)
     except (ApiError, ContractError, RedisError, OSError) as error:
-        answer = respond(request, error, linger=not body.complete)
+        told = StorageUnavailable(repr(error)) if isinstance(error, OSError) else error
+        answer = respond(request, told, linger=not body.complete)
         gateway.metrics.refused.labels(answer.problem.code.value).inc()
         return answer
     links = summary_links(request, summary_id)
@@ -190,8 +192,8 @@ def list_summaries(
 def delete_summary(request: Request, summary_id: str, gateway: GatewayParam) -> Response:
     """Cancels what is queued or running; deletes what is finished, with its video."""
     if _get(gateway, summary_id).status.finished:
-        gateway.store.delete(summary_id)
-        gateway.blobs.delete(summary_id)
+        deleted = gateway.store.delete(summary_id)
+        gateway.blobs.delete(deleted.request.blob_key)
         return Response(status_code=204)
     status = gateway.store.request_cancel(summary_id)
     if status is Status.CANCELED:

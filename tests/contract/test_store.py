@@ -19,6 +19,7 @@ from contract.errors import (
     IdempotencyConflict,
     OutcomeUnknown,
     QueueFull,
+    RecordError,
     SummaryGone,
     SummaryNotFound,
     SummaryUnfinished,
@@ -388,6 +389,21 @@ class TestEnd:
         assert store.expire_due() == [summary_id]
         assert store.expire_due() == []
         with pytest.raises(SummaryGone, match=summary_id):
+            store.get(summary_id)
+
+    @pytest.mark.parametrize("meet", ["get", "request_cancel", "cancel_requested"])
+    def test_an_unfinished_record_that_turns_unreadable_ends_too(
+        self, store: SummaryStore, redis: Redis, create: Create, clock: Callable[[], object], meet: str
+    ) -> None:
+        summary_id = create()
+        redis.set(keys.record_key(summary_id), b"garbage")
+        for _ in range(2):
+            with pytest.raises(RecordError):
+                getattr(store, meet)(summary_id)
+            assert store.expire_due() == []
+            clock.forward(minutes=40)  # type: ignore[attr-defined]
+        assert store.expire_due() == [summary_id]
+        with pytest.raises(SummaryGone):
             store.get(summary_id)
 
     def test_an_unreadable_record_is_swept_too(

@@ -161,11 +161,12 @@ class TestMetrics:
 
 
 class TestErrors:
+    @pytest.mark.parametrize("fault", [RuntimeError, OSError])
     def test_a_fault_of_ours_tells_no_internals(
-        self, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+        self, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
     ) -> None:
         def explode(**_: object) -> None:
-            raise RuntimeError("password=hunter2")
+            raise fault("password=hunter2")
 
         monkeypatch.setattr(gateway.parts.store, "page", explode)
         answer = gateway.http.get("/summaries")

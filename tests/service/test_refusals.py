@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 from pathlib import Path
 
@@ -169,6 +170,36 @@ class TestSilence:
         with connection(gateway.url) as wire:
             wire.sendall(post_head(50_000_000) + file_begins() + MP4 + bytes(2_000_000))
             assert status_of(wire) == 408
+
+
+class TestSlowness:
+    @pytest.fixture
+    def gateway(self, start_gateway: StartGateway) -> RunningGateway:
+        return start_gateway(upload_timeout_s=0.5)
+
+    def test_an_upload_that_trickles_on_and_on_is_cut(self, gateway: RunningGateway) -> None:
+        with connection(gateway.url) as wire:
+            wire.sendall(post_head(50_000_000) + file_begins() + MP4)
+
+            def trickled_until_answered() -> bool:
+                wire.sendall(b"x")
+                return bool(select.select([wire], [], [], 0)[0])
+
+            eventually(trickled_until_answered)
+            assert status_of(wire) == 408
+
+
+def test_a_disk_that_fails_during_an_upload_is_told_without_its_words(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.parts.blobs, "create", _broken_disk)
+    answer = gateway.post(MP4)
+    assert (answer.status_code, answer.json()["code"]) == (503, "service.storage_unavailable")
+    assert answer.json()["detail"] == "The video could not be stored; try again shortly."
+
+
+def _broken_disk(*_: object) -> None:
+    raise OSError("I/O error at /secret")
 
 
 class TestFullDisk:
