@@ -9,7 +9,7 @@ import torch
 
 from model_store.adapters import load_adapter
 from model_store.backbone import Backbone, load_backbone
-from model_store.backbone_ref import ADAPTERS, BACKBONES, DEFAULT_BACKBONE, SHIPPED_ROOT
+from model_store.backbone_ref import ADAPTERS, DEFAULT_BACKBONE, SHIPPED_ROOT
 from model_store.registry import AdapterEntry, AdapterRegistry
 from tests.model_store.uniform_gates import milora_logits, noise_video, peft_logits
 
