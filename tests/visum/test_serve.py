@@ -64,8 +64,13 @@ def test_one_scrape_shows_gateway_queue_and_worker(service: Service, clips: list
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
-def test_the_metrics_keep_to_prometheus_conventions(service: Service) -> None:
+def test_the_metrics_of_all_processes_keep_to_prometheus_conventions(
+    service: Service, clips: list[Path]
+) -> None:
+    done = run_visum("summarize", clips[0], "--url", service.url, "--max-new-tokens", "8")
+    assert done.returncode == 0, done.stderr
     text = httpx.get(f"{service.url}/metrics").text
+    assert "\nvisum_stage_duration_seconds_bucket" in text, "the worker's part is missing"
     checked = subprocess.run(
         ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
