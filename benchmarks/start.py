@@ -20,7 +20,7 @@ from benchmarks.subject import Subject
 from contract.queue import open_queue
 
 READY = "`visum worker`, from start to ready"
-REST = "the rest: signals, threads, registering in the queue"
+REST = "the rest: the command line, threads, registering in the queue"
 ROOT = Path(__file__).parents[1]
 
 

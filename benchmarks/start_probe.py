@@ -40,9 +40,11 @@ def main(started_at: float, clip: Path) -> dict[str, float]:
         import torch  # noqa: F401
     with step(TRANSFORMERS):
         from transformers import VideoLlama3ForConditionalGeneration, VideoLlama3Processor  # noqa: F401
+        from transformers.utils import logging as transformers_logging
     with step(WORKER):
         from workers.main import build_worker, connect, load_backbone
         from workers.settings import WorkerSettings
+    transformers_logging.disable_progress_bar()  # as the worker does
     settings = WorkerSettings()
     with step(LOAD):
         backbone = load_backbone(settings.backbone, store=settings.store, device=settings.device)
