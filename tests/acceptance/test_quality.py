@@ -1,0 +1,53 @@
+"""The shipped experts are worth their place: a small sample of what docs/results.md measures on many clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from tests.acceptance.clips import DOMAINS, Video
+from tests.acceptance.system import System
+from training.evaluation import Answer, Scores, score
+from training.world.splits import clip_from_seed, split_of
+
+ROUGE_L, FACTS, LEAD = 0.92, 0.88, 0.30
+
+
+def _scores(videos: Sequence[Video], results: Sequence[dict[str, Any]]) -> Scores:
+    return score(
+        [
+            Answer(clip_from_seed(video.domain, video.seed), result["summary"], result["domain"]["selected"])
+            for video, result in zip(videos, results, strict=True)
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def own(alone: dict[Video, dict[str, Any]]) -> Scores:
+    """Every video by its own domain's experts."""
+    assert {split_of(video.seed) for video in alone} == {"test"}
+    return _scores(list(alone), list(alone.values()))
+
+
+def test_a_domains_own_experts_say_what_happens(own: Scores) -> None:
+    assert own.rouge_l >= ROUGE_L
+    assert own.facts >= FACTS
+
+
+def _of_nobody(video: Video) -> dict[str, object]:
+    return {"domain": "general"}
+
+
+def _of_a_wrong_domain(video: Video) -> dict[str, object]:
+    return {"domain": DOMAINS[(DOMAINS.index(video.domain) + 1) % len(DOMAINS)], "adapter_version": 1}
+
+
+@pytest.mark.parametrize("experts", [_of_nobody, _of_a_wrong_domain])
+def test_the_frozen_backbone_and_the_experts_of_a_wrong_domain_say_far_less(
+    system: System, videos: list[Video], own: Scores, experts: Callable[[Video], dict[str, object]]
+) -> None:
+    ids = [system.submit(video.path, **experts(video)) for video in videos]
+    scores = _scores(videos, [system.result(summary_id) for summary_id in ids])
+    assert own.rouge_l - scores.rouge_l >= LEAD
