@@ -36,6 +36,7 @@ class Sequence:
         """Forget what was generated; the same seed gives the same answer again."""
         self.generated.clear()
         self.gates = None
+        self.prefill_ended = 0.0
         if self.generator is not None and self.request.seed is not None:
             self.generator.manual_seed(self.request.seed)
 

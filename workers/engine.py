@@ -144,8 +144,12 @@ class Engine:
         """Prefill what waits, as far as there is room."""
         while self._waiting and len(self._batch or ()) < self._room:
             group = self._next_group()
-            if not group or not self._prefill(group):
-                return
+            try:
+                if not group or not self._prefill(group):
+                    return
+            except Exception as failure:  # nobody else would answer those that are not in flight yet
+                _fail(group, failure)
+                raise
 
     def _next_group(self) -> list[Sequence]:
         """The requests at the head of the line that fit into the free rows and into one prefill."""
@@ -300,9 +304,7 @@ class Engine:
         self._room = self._limits.max_batch  # memory is free again
 
     def _fail_all(self, failure: Exception) -> None:
-        for sequence in self._batch.sequences if self._batch is not None else ():
-            if not sequence.future.done():
-                sequence.future.set_exception(failure)
+        _fail(self._batch.sequences if self._batch is not None else [], failure)
         self._batch = None
         self._routing = None
         self._room = self._limits.max_batch
@@ -311,3 +313,9 @@ class Engine:
     def _free_memory() -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _fail(sequences: list[Sequence], failure: Exception) -> None:
+    for sequence in sequences:
+        if not sequence.future.done():
+            sequence.future.set_exception(failure)
