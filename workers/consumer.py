@@ -227,9 +227,12 @@ class Consumer(BaseWorker):
         log.exception("job %s can't be read and is given up", job_id)
         if job_id is None:
             return
-        record = self._store.start(job_id, self.name)
-        if record is not None:
-            self._store.fail(job_id, record.generation, _UNREADABLE)
+        try:
+            record = self._store.start(job_id, self.name)
+            if record is not None:
+                self._store.fail(job_id, record.generation, _UNREADABLE)
+        except RecordError as damage:
+            log.error("the record of job %s is damaged too and is kept as it is: %s", job_id, damage)
         self.connection.lrem(self._queue.intermediate_queue_key, 0, job_id)
 
     def _launch(self, job: Job) -> bool:
