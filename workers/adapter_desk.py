@@ -96,7 +96,8 @@ class AdapterDesk:
             self._bank.release(adapter.key)
 
     def prototypes(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Mean and std (D,) of the pooled vision features of every domain that has them, by its newest version."""
+        """Mean (D,) and covariance (D, D) of the pooled vision features of every domain that has them, by its newest
+        version."""
         found = {}
         for domain in self._registry.domains():
             try:
