@@ -18,7 +18,9 @@ def main() -> None:
         "--domain", choices=DOMAINS, action="append", help="may be repeated; all four by default"
     )
     parser.add_argument("--backbone", default="visum-demo", help="a name in the store or a folder")
-    parser.add_argument("--out", type=Path, required=True, help="folder of adapters to publish into")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo-adapters"), help="folder of adapters to publish into"
+    )
     parser.add_argument(
         "--logs", type=Path, default=Path("runs/experts"), help="folder for the runs' CSV logs"
     )
@@ -39,7 +41,8 @@ def main() -> None:
             matrix_lr=arguments.matrix_lr,
             threads=arguments.threads,
         )
-        make_experts(recipe, arguments.backbone, arguments.out, arguments.logs)
+        entry = make_experts(recipe, arguments.backbone, arguments.out, arguments.logs)
+        print(f"published {entry.domain} version {entry.version} in {entry.path}")
 
 
 if __name__ == "__main__":

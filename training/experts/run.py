@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -34,6 +36,7 @@ def make_experts(recipe: ExpertRecipe, backbone_ref: str, out: Path, logs: Path)
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("loss {task.fields[loss]:.3f}"),
+        console=Console(stderr=True),
     ) as bar:
         task = bar.add_task(recipe.domain, total=recipe.clips, loss=float("nan"))
         trained = trainer.run(
@@ -44,8 +47,9 @@ def make_experts(recipe: ExpertRecipe, backbone_ref: str, out: Path, logs: Path)
     entry = publish_experts(out, backbone, recipe, trained, mark)
     quality = trained.quality
     print(
-        f"{recipe.domain} version {entry.version}: ROUGE-L {quality.rouge_l:.4f}, exact {quality.exact:.3f} "
-        f"on {quality.clips} validation clips, {trained.seconds:.0f} s"
+        f"{recipe.domain}: ROUGE-L {quality.rouge_l:.4f}, exact {quality.exact:.3f} "
+        f"on {quality.clips} validation clips, {trained.seconds:.0f} s",
+        file=sys.stderr,
     )
     return entry
 
