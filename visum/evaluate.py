@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from visum.client import Client, Options
-from visum.errors import ServiceError
+from visum.errors import ServiceError, UsageError
 from visum.settings import ClientSettings, read_settings
 from visum.terminal import status_console
 
@@ -53,6 +53,10 @@ def evaluate(
     from training.world import DOMAINS
 
     domains, arms = domain or list(DOMAINS), arm or list(Arm)
+    if unknown := set(domains) - {*DOMAINS, "general"}:
+        raise UsageError(
+            f"The demo world has no domain '{unknown.pop()}' to score", f"One of {', '.join(DOMAINS)}, general."
+        )
     settings = read_settings(ClientSettings, url=url)
     rows: dict[str, dict[str, Scores]] = {}
     kept: list[dict[str, object]] = []
@@ -83,7 +87,7 @@ def _domain_for(arm: Arm, domain: str, domains: tuple[str, ...]) -> str:
         case Arm.FROZEN:
             return "general"
         case Arm.WRONG:
-            return domains[(domains.index(domain) + 1) % len(domains)]
+            return domains[(domains.index(domain) + 1) % len(domains)] if domain in domains else domains[0]
         case Arm.AUTO:
             return "auto"
 

@@ -164,8 +164,8 @@ def _forget_metrics(folder: Path, pid: int) -> None:
 
 def local_url(settings: ServeSettings) -> str:
     """The gateway's address as this machine reaches it."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
-    return f"http://{host}:{settings.port}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def _is_ready(settings: ServeSettings) -> bool:
