@@ -22,7 +22,8 @@ class ServeSettings(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir, description="All state of this machine.")
     redis_url: str | None = Field(
         default=None,
-        description="Redis or Valkey that gateway and workers share; `visum serve` starts its own if unset.",
+        description="Redis or Valkey that gateway and workers share. Unset: `visum serve` starts its own, the parts "
+        "alone look at redis://127.0.0.1:6379/0.",
     )
     workers: int = Field(default=1, ge=1, le=64, description="Worker processes that `visum serve` starts.")
     backbone: str = Field(
