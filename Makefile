@@ -34,7 +34,7 @@ format: $(DEV_STAMP) ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(DEV_STAMP) ## measure this machine: the tables of docs/performance.md (a few minutes)
+bench: $(DEV_STAMP) ## measure speed on this machine, into benchmarks/results/latest.md
 	@$(BIN)/python -m benchmarks
 
 demo-backbone: $(DEV_STAMP) ## train the demo backbone again, from nothing
