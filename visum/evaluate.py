@@ -55,7 +55,8 @@ def evaluate(
     domains, arms = domain or list(DOMAINS), arm or list(Arm)
     if unknown := set(domains) - {*DOMAINS, "general"}:
         raise UsageError(
-            f"The demo world has no domain '{unknown.pop()}' to score", f"One of {', '.join(DOMAINS)}, general."
+            f"The demo world has no domain '{unknown.pop()}' to score",
+            f"One of {', '.join(DOMAINS)}, general.",
         )
     settings = read_settings(ClientSettings, url=url)
     rows: dict[str, dict[str, Scores]] = {}
