@@ -38,7 +38,7 @@ bench: $(DEV_STAMP) ## measure speed on this machine, into benchmarks/results/la
 	@$(BIN)/python -m benchmarks
 
 demo-backbone: $(DEV_STAMP) ## train the demo backbone again, from nothing
-	@$(BIN)/python -m training.backbone --out runs/demo-backbone
+	@$(BIN)/python -m training.backbone --out runs/demo-backbone --clips 58205
 
 demo-experts: $(DEV_STAMP) ## train the four shipped experts again on the frozen demo backbone
 	@$(BIN)/python -m training.experts --out runs/demo-adapters

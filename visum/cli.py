@@ -143,13 +143,17 @@ def _complain_usage(error: typer.TyperException) -> int:
 
 
 def _explain(error: Exception) -> str | None:
-    """A sentence for the errors of our own packages, and for a part that is not installed."""
+    """A sentence for the errors of our own packages, a part that is not installed, and a Redis that is away."""
+    from redis.exceptions import ConnectionError as RedisAway
+
     from model_store.errors import ModelStoreError
 
     if isinstance(error, ModelStoreError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         return missing_extra(error)
+    if isinstance(error, RedisAway):
+        return sentences(f"Redis does not answer: {error}", "Start it, or set VISUM_REDIS_URL to where it is")
     return None
 
 

@@ -30,7 +30,7 @@ def train(
     from model_store.publish import publish
     from model_store.registry import AdapterRegistry
     from training.experts.recipe import ExpertRecipe
-    from training.experts.run import make_experts
+    from training.experts.run import UnfitBackbone, make_experts
     from training.world import DOMAINS
 
     if domain not in DOMAINS:
@@ -42,7 +42,10 @@ def train(
     recipe = replace(ExpertRecipe(domain), **changes)
     roots = adapter_roots(settings.store)
     with tempfile.TemporaryDirectory(prefix="visum-train-") as staging:
-        trained = make_experts(recipe, str(folder), Path(staging), logs)
+        try:
+            trained = make_experts(recipe, str(folder), Path(staging), logs)
+        except UnfitBackbone as error:
+            raise UsageError(str(error), "Train on visum-demo.") from error
         # The number comes from here: it must be new among the shipped versions as well.
         entry = publish(AdapterRegistry(roots), roots[-1], trained.path)
     if as_json:

@@ -162,9 +162,19 @@ def _introduce(backbone: Backbone) -> None:
 
 
 def _serve_metrics(settings: WorkerSettings) -> None:
-    """A port of our own, unless what we count reaches the gateway's scrape through shared files already."""
-    if settings.worker_metrics_port and MULTIPROCESS_VARIABLE not in os.environ:
-        start_http_server(settings.worker_metrics_port, addr=settings.worker_metrics_host)
+    """A port of our own, unless what we count reaches the gateway's scrape through shared files already.
+
+    A second worker on one machine finds the port taken: it works on, unmeasured, and says so.
+    """
+    port, host = settings.worker_metrics_port, settings.worker_metrics_host
+    if not port or MULTIPROCESS_VARIABLE in os.environ:
+        return
+    try:
+        start_http_server(port, addr=host)
+    except OSError as error:
+        log.warning(
+            "no /metrics of its own: %s:%d, %s; see VISUM_WORKER_METRICS_PORT", host, port, error.strerror
+        )
 
 
 def _quiet(level: str) -> None:

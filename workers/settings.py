@@ -82,7 +82,10 @@ class WorkerSettings(BaseSettings):
     )
 
     worker_metrics_port: int = Field(
-        default=0, ge=0, le=65535, description="Port of the worker's own /metrics; 0: none."
+        default=9100,
+        ge=0,
+        le=65535,
+        description="Port of a lone worker's own /metrics; 0: none. Under `visum serve` the gateway's shows all.",
     )
     worker_metrics_host: str = Field(default="127.0.0.1", description="Address of the worker's own /metrics.")
     log_level: str = Field(default="INFO", description="Least severe log messages that are written.")

@@ -12,6 +12,7 @@ from milora.config import GroupConfig
 from model_store.adapters import load_adapter
 from model_store.backbone import load_backbone, weights_sha256
 from model_store.errors import PublishRefused
+from tests.tiny_backbone import write_tiny_backbone
 from training.backbone.batches import collate
 from training.backbone.pixels import normalize, patchify
 from training.backbone.rendering import render_sample
@@ -19,7 +20,7 @@ from training.backbone.sampling import PATCH, PATCH_COLUMNS, PATCH_ROWS, PATCHES
 from training.experts.forward import AdaptedForward
 from training.experts.publishing import publish_experts
 from training.experts.recipe import ExpertRecipe
-from training.experts.run import make_experts
+from training.experts.run import UnfitBackbone, make_experts
 from training.experts.trainer import ExpertTrainer
 
 RECIPE = replace(
@@ -126,6 +127,12 @@ def test_an_adapter_of_another_backbone_is_not_published(backbone, tmp_path) -> 
     with pytest.raises(PublishRefused, match="q_proj"):
         publish_experts(tmp_path / "adapters", other, RECIPE, trained, wide)
     assert not list((tmp_path / "adapters").glob("traffic/[0-9]*"))
+
+
+def test_a_backbone_that_looks_at_frames_otherwise_is_refused_by_name(tmp_path) -> None:
+    write_tiny_backbone(tmp_path / "tiny")
+    with pytest.raises(UnfitBackbone, match="cannot be trained on the demo world"):
+        make_experts(RECIPE, str(tmp_path / "tiny"), tmp_path / "adapters", tmp_path / "logs")
 
 
 class _WithShapes:
