@@ -89,6 +89,15 @@ def test_nobody_at_the_address_is_said_as_such() -> None:
         client.record("x")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children that heed SIGINT, also where the tests run in the background of a shell, which ignores it for them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_cancels_what_is_unfinished(gateway: str, clips: list[Path]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "visum", "summarize", str(clips[0]), "--url", gateway],
