@@ -101,8 +101,7 @@ def batching(subject: Subject, plan: Plan) -> Comparison:
 
 def mixing(subject: Subject, plan: Plan) -> Comparison:
     """A batch over all domains against the same batch on one."""
-    seen: list[Round] = []
-    with running_engine(subject, plan.in_flight) as on:
+    with running_engine(subject, plan.in_flight, endless=True) as on:
         slots = list(on.slots.values())
 
         def mixed(_: int) -> Figures:
@@ -112,8 +111,7 @@ def mixing(subject: Subject, plan: Plan) -> Comparison:
             return fixed([Ask(clip, slots[number % len(slots)]) for clip in on.clips])
 
         def fixed(asks: list[Ask]) -> Figures:
-            seen.append(together(on, asks, plan.fixed_tokens))
-            return seen[-1].figures()
+            return together(on, asks, plan.fixed_tokens).figures()
 
         ours = f"{len(on.clips)} over {len(slots)} domains"
         theirs = f"{len(on.clips)} of one domain"
@@ -121,25 +119,20 @@ def mixing(subject: Subject, plan: Plan) -> Comparison:
     return Comparison(
         key="mixing",
         title="A batch over several domains against a batch of one",
-        how=f"The same {len(on.clips)} clips and {plan.fixed_tokens} new tokens each; what differs is whose "
-        "experts answer: those of each clip's own domain, or one domain's for all, the domains in turns.",
+        how=f"The same {len(on.clips)} clips and {plan.fixed_tokens} new tokens each, the stop token "
+        "switched off; what differs is whose experts answer: those of each clip's own domain, or one domain's for "
+        "all, the domains in turns.",
         rows=tuple(samples.row(ours, theirs, metric) for metric in (WHOLE, DECODE, PREFILL)),
-        notes=_short_ones(seen),
     )
 
 
 def experts(subject: Subject, plan: Plan) -> Comparison:
     """What the experts cost: one domain's against none."""
-    seen: list[Round] = []
     rows = []
-    with running_engine(subject, plan.in_flight) as on:
+    with running_engine(subject, plan.in_flight, endless=True) as on:
 
         def arm(asks: list[Ask]) -> Arm:
-            def run(_: int) -> Figures:
-                seen.append(together(on, asks, plan.fixed_tokens))
-                return seen[-1].figures()
-
-            return run
+            return lambda _: together(on, asks, plan.fixed_tokens).figures()
 
         domain, slot = next(iter(on.slots.items()))
         for count in (plan.in_flight, 1):
@@ -151,15 +144,7 @@ def experts(subject: Subject, plan: Plan) -> Comparison:
     return Comparison(
         key="experts",
         title="With experts against the frozen backbone",
-        how=f"The same clips and {plan.fixed_tokens} new tokens each, with the experts of `{domain}` in every "
-        "adapted layer or with none.",
+        how=f"The same clips and {plan.fixed_tokens} new tokens each, the stop token switched off, with the "
+        f"experts of `{domain}` in every adapted layer or with none.",
         rows=tuple(rows),
-        notes=_short_ones(seen),
     )
-
-
-def _short_ones(seen: Sequence[Round]) -> tuple[str, ...]:
-    """Answers that ended by themselves leave a batch with fewer rows than its figures are read for."""
-    answers = [answer for found in seen for answer in found.answers]
-    short = sum(answer.finish_reason == "stop" for answer in answers)
-    return (f"{short} of {len(answers)} answers ended before their last token.",) if short else ()

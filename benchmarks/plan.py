@@ -15,7 +15,7 @@ class Plan:
     in_flight: int = 8
     answer_rounds: int = 10  # whole answers, eight of them one by one: the longest of the rounds in process
     batch_rounds: int = 20
-    fixed_tokens: int = 32  # every answer is longer, so that all rows of a batch end together
+    fixed_tokens: int = 48
     exchange_rounds: int = 12
     exchanges: int = 12
     service_rounds: int = 4

@@ -128,9 +128,14 @@ class RunningEngine:
 
 
 @contextmanager
-def running_engine(subject: Subject, clips: int) -> Iterator[RunningEngine]:
-    """The engine as a worker starts it, over the first `clips` clips; ended with the block."""
+def running_engine(subject: Subject, clips: int, *, endless: bool = False) -> Iterator[RunningEngine]:
+    """The engine as a worker starts it, over the first `clips` clips; ended with the block.
+
+    `endless` switches the stop token off: every answer is as long as it may be, whoever gives it.
+    """
     backbone = subject.load()
+    if endless:
+        backbone.model.generation_config.eos_token_id = None
     experts = experts_for(subject, backbone, slots=max(8, len(subject.entries)))
     bank = AdapterBank(experts)
     states = subject.states(backbone)
