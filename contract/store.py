@@ -229,13 +229,14 @@ class SummaryStore(SummaryListing):
         )
 
     def succeed(self, summary_id: str, generation: int, result: SummaryResult) -> bool:
-        """Store the result and finish; False when another worker has the job or it is over."""
-        return self._held(
+        """Store the result and finish; False when another worker has the job, it is over or was canceled."""
+        after = self._change(
             summary_id,
             lambda old: transitions.succeed(
                 old, generation=generation, result=result, now=self._now(), keep=self._retention.finished
             ),
         )
+        return after is not None and after.status is Status.SUCCEEDED
 
     def fail(self, summary_id: str, generation: int, error: JobError) -> bool:
         """Finish without a summary; False when another worker has the job or it is over."""

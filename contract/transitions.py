@@ -61,11 +61,16 @@ def advance(record: SummaryRecord, *, generation: int, progress: Progress) -> Su
 def succeed(
     record: SummaryRecord, *, generation: int, result: SummaryResult, now: datetime, keep: timedelta
 ) -> SummaryRecord | None:
-    """The summary is there. Saying it twice is saying it once: an answer may get lost on the way."""
+    """The summary is there. Saying it twice is saying it once: an answer may get lost on the way.
+
+    A cancel that was confirmed before holds: the record is canceled then, and the summary is dropped.
+    """
     if record.status is Status.SUCCEEDED and record.generation == generation:
         return record
     if not _held(record, generation):
         return None
+    if record.cancel_requested:
+        return _finish(record, Status.CANCELED, now, keep, error=_CANCELED)
     return _finish(record, Status.SUCCEEDED, now, keep, result=result)
 
 
@@ -133,8 +138,9 @@ def _finish(
     error: JobError | None = None,
 ) -> SummaryRecord:
     progress = record.progress
-    if status is Status.SUCCEEDED:
-        progress = Progress(stage=Stage.GENERATE, done=progress.total, total=progress.total)
+    if result is not None:
+        tokens = result.usage.completion_tokens
+        progress = Progress(stage=Stage.GENERATE, done=tokens, total=tokens)
     return record.model_copy(
         update={
             "status": status,

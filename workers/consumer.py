@@ -61,7 +61,7 @@ class Pace:
     heartbeat_s: float = 10.0
     recovery_s: float = 10.0
     stranded_s: float = 30.0
-    watch_s: float = 0.5
+    watch_s: float = 0.2
     drain_s: float = 25.0
 
 

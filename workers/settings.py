@@ -73,7 +73,7 @@ class WorkerSettings(BaseSettings):
         default=30.0, gt=0, description="A job taken but not begun for so long goes back into the queue."
     )
     watch_seconds: float = Field(
-        default=0.5, gt=0, description="Pause between two looks for cancellations, and two notes of progress."
+        default=0.2, gt=0, description="Pause between two looks for cancellations, and two notes of progress."
     )
     drain_seconds: float = Field(
         default=25.0,

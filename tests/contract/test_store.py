@@ -281,6 +281,17 @@ class TestCanceling:
         assert not store.requeue(summary_id, 1)
         assert store.get(summary_id).status is Status.CANCELED
 
+    def test_it_is_canceled_though_its_worker_was_done_before_it_heard_of_it(
+        self, store: SummaryStore, create: Create, result: SummaryResult
+    ) -> None:
+        summary_id = create()
+        store.start(summary_id, "w1")
+        store.request_cancel(summary_id)
+        assert not store.succeed(summary_id, 1, result)
+        record = store.get(summary_id)
+        assert record.status is Status.CANCELED
+        assert record.result is None
+
     def test_a_finished_one_stays_as_it_is(self, store: SummaryStore, create: Create) -> None:
         summary_id = create()
         store.start(summary_id, "w1")
