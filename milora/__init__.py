@@ -31,7 +31,7 @@ Serving several adapters in one batch::
             routing = handle.reuse(records)                                # keep it until the batch changes
             while decoding:
                 with handle.use(routing):
-                    out = model(input_ids=next_ids, past_key_values=cache, ...)
+                    out = model(input_ids=next_ids, cache=cache, ...)
     gate_report(records[0])                                                # per layer and per group
 
 Outside such a block the model answers as the frozen base. `handle.remove()` takes everything out again.

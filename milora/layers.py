@@ -3,17 +3,16 @@
     y = W x + c_γ · s · Σ_k g_k(v) · B_k A_k x
 
 The K experts of a layer are one LoRA of rank R = K·r whose intermediate is scaled block-wise by the gate, so
-a pass costs one pair of products per layer, not K. With several adapters in one batch the same holds for
-their stack:
+a pass costs one pair of products per layer, not K:
 
-    h = x A_catᵀ            A_cat: (D·R, in), the D adapters present in this batch
-    h = h ⊙ w[video]        w: (V, D·R), zero in the blocks of the other adapters
-    y = base(x) + h B_cat   B_cat: (D·R, out)
+    h = x A[slot]ᵀ            A: (S, R, in), stacked over the S adapters that can be resident
+    h = h ⊙ w[video]          w: (V, R) = c_γ · s · g
+    y = base(x) + h B[slot]   B: (S, R, out)
 
-Linear, Conv2d and Conv3d are supported. A convolution whose kernel covers its whole input (a patch
-embedding) is the same pair of products on the flattened patch; any other convolution takes A as a
-convolution of the base's geometry and B as a 1×1. The base module is never touched: the experts add to its
-output from a forward hook.
+In a batch of several adapters every video takes its own slot of the stack. Linear, Conv2d and Conv3d are
+supported. A convolution whose kernel covers its whole input (a patch embedding) is the same pair of products
+on the flattened patch; any other convolution takes A as a convolution of the base's geometry and B as a 1×1.
+The base module is never touched: the experts add to its output from a forward hook.
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ INITIAL_LOGIT_STD = 0.1
 class MiloraLayer(nn.Module):
     """The experts of one layer, for ``slots`` adapters.
 
-    Parameters are stacked over slots, slot 1 first: A (slots·R, in), B (slots·R, out), that is B of the
-    equation transposed, G (slots·K, in) in float32. ``in`` is C·prod(kernel) for a convolution. Buffers: b
-    (slots, K), the gate's offset; spread (slots, K, R), which holds s where rank row belongs to expert k;
-    inverse_temperature (slots,).
+    Parameters are stacked over slots, slot 1 first: A (S, R, in), B (S, R, out), that is B of the equation
+    transposed, G (S, K, in) in float32. ``in`` is C·prod(kernel) for a convolution. Buffers: b (S, K), the
+    gate's offset; spread (S, K, R), which holds s where rank row belongs to expert k; inverse_temperature
+    (S,). A and B may be views into an `ExpertStack`.
 
     Raises:
         UnsupportedLayer: the base is not an ungrouped, zero-padded Linear, Conv2d or Conv3d.
@@ -70,10 +69,10 @@ class MiloraLayer(nn.Module):
         self.base_kind = type(base).__name__
         weight = base.weight
         self.fan_in, self.fan_out = weight[0].numel(), weight.shape[0]
-        rows, kind = slots * self.rank_total, {"device": weight.device, "dtype": dtype or weight.dtype}
-        self.A = nn.Parameter(torch.zeros(rows, self.fan_in, **kind))
-        self.B = nn.Parameter(torch.zeros(rows, self.fan_out, **kind))
-        self.G = nn.Parameter(torch.zeros(slots * self.experts, self.fan_in, device=weight.device))
+        kind = {"device": weight.device, "dtype": dtype or weight.dtype}
+        self.A = nn.Parameter(torch.zeros(slots, self.rank_total, self.fan_in, **kind))
+        self.B = nn.Parameter(torch.zeros(slots, self.rank_total, self.fan_out, **kind))
+        self.G = nn.Parameter(torch.zeros(slots, self.experts, self.fan_in, device=weight.device))
         spread = torch.zeros(slots, self.experts, self.rank_total, device=weight.device)
         self.register_buffer("b", torch.zeros(slots, self.experts, device=weight.device))
         self.register_buffer("spread", spread)
@@ -84,7 +83,6 @@ class MiloraLayer(nn.Module):
         self.config_of: list[GroupConfig | None] = [None] * slots
         #: Called with (index, z) while the gate's input is being calibrated.
         self.observer: Callable[[int, Tensor], None] | None = None
-        self._stacked: tuple[tuple[int, ...], Tensor, Tensor] | None = None
 
     def start(self, slot: int, config: GroupConfig, generator: torch.Generator) -> None:
         """Draw a fresh adapter into a slot: A uniform as in LoRA, B zero, G small."""
@@ -107,17 +105,17 @@ class MiloraLayer(nn.Module):
 
         K' ≤ K and R' ≤ R. Missing experts get an offset of −inf, so that their gate is exactly zero.
         """
-        self.clear(slot)
-        rank, experts, s = config.rank_total, config.experts, slot - 1
-        self.A[s * self.rank_total :][:rank].copy_(A)
-        self.B[s * self.rank_total :][:rank].copy_(B)
+        s, rank, experts = slot - 1, config.rank_total, config.experts
+        _fill(self.A[s], A)
+        _fill(self.B[s], B)
         if self.mean is not None:
             self.standardize(torch.zeros_like(self.mean), torch.ones_like(self.mean))
             G = G.to(self.G) / self.inverse_std
-        self.G[s * self.experts :][:experts].copy_(G)
+        _fill(self.G[s], G)
         self.b[s] = -torch.inf
         self.b[s, :experts].copy_(b)
         rows = torch.arange(rank, device=self.spread.device)
+        self.spread[s].zero_()
         self.spread[s, rows // config.rank, rows] = config.scale
         self.inverse_temperature[s] = 1.0 / config.temperature
         self.config_of[s] = config
@@ -129,9 +127,9 @@ class MiloraLayer(nn.Module):
         if config is None:
             return None
         rank, experts, s = config.rank_total, config.experts, slot - 1
-        A = self.A[s * self.rank_total :][:rank].detach().clone()
-        B = self.B[s * self.rank_total :][:rank].detach().t().contiguous()
-        G, b = self.G[s * self.experts :][:experts].detach().clone(), self.b[s, :experts].clone()
+        A = self.A[s, :rank].detach().clone()
+        B = self.B[s, :rank].detach().t().contiguous()
+        G, b = self.G[s, :experts].detach().clone(), self.b[s, :experts].clone()
         if self.mean is not None:
             G, b = folded(G, b, self.mean, self.inverse_std)
         if self.conv is not None:
@@ -155,14 +153,10 @@ class MiloraLayer(nn.Module):
     def clear(self, slot: int) -> None:
         """Empty a slot: its adapter then adds nothing here."""
         s = slot - 1
-        self.A[s * self.rank_total : slot * self.rank_total].zero_()
-        self.B[s * self.rank_total : slot * self.rank_total].zero_()
-        self.G[s * self.experts : slot * self.experts].zero_()
-        self.b[s].zero_()
-        self.spread[s].zero_()
+        for stack in (self.A, self.B, self.G, self.b, self.spread):
+            stack[s].zero_()
         self.inverse_temperature[s] = 1.0
         self.config_of[s] = None
-        self._stacked = None
 
     def adapt(self, x: Tensor, out: Tensor, routing: Routing) -> Tensor:
         """base output → base output + the experts' contribution, same shape."""
@@ -174,28 +168,59 @@ class MiloraLayer(nn.Module):
         leading = x.shape[:1] if self.conv is not None else x.shape[:-1]
         layout = routing.layout(self.name, rows.shape[0], tuple(leading))
         w = self._row_weights(x, rows, layout, routing)
-        A, B = self._stack(routing.present)
-        h = F.linear(self._dropped(rows), A.to(rows.dtype))  # (N, D·R)
-        h = layout.spread(h, w.to(h.dtype))
         flat = out.reshape(-1, self.fan_out)
-        return torch.addmm(flat, h.to(out.dtype), B.to(out.dtype)).view_as(out)
+        return self._add(self._dropped(rows), flat, layout, w, routing).view_as(out)
+
+    def _add(self, rows: Tensor, flat: Tensor, layout: Layout, w: Tensor, routing: Routing) -> Tensor:
+        """flat (N, out) + every video's rows (N, in) through its own adapter, weighed by w (V, R)."""
+        if routing.slot_index is None:
+            A, B = self._one(routing)
+            h = layout.spread(F.linear(rows, A.to(rows.dtype)), w.to(rows.dtype))  # (N, R)
+            return torch.addmm(flat, h.to(flat.dtype), B.to(flat.dtype))
+        w = w.to(rows.dtype)
+        if layout.per_video is not None:
+            A, B = self.A[routing.slot_index].to(rows.dtype), self.B[routing.slot_index]
+            by_video = (layout.videos, layout.per_video, -1)
+            h = torch.bmm(rows.view(by_video), A.transpose(1, 2)) * w.unsqueeze(1)  # (V, n, R)
+            return torch.baddbmm(flat.view(by_video), h.to(flat.dtype), B.to(flat.dtype)).view_as(flat)
+        parts = zip(rows.split(layout.lengths), flat.split(layout.lengths), routing.slots, w, strict=True)
+        return torch.cat([self._add_to_one(x, y, slot, v) for x, y, slot, v in parts])
+
+    def _add_to_one(self, x: Tensor, y: Tensor, slot: int, w: Tensor) -> Tensor:
+        """The same for the rows of one video: x (n, in), y (n, out), w (R,)."""
+        if slot == 0:
+            return y
+        h = F.linear(x, self.A[slot - 1].to(x.dtype)) * w  # (n, R)
+        return torch.addmm(y, h.to(y.dtype), self.B[slot - 1].to(y.dtype))
+
+    def _one(self, routing: Routing) -> tuple[Tensor, Tensor]:
+        """A (R, in) and B (R, out) of the one adapter of this pass."""
+        s = routing.present[0] - 1
+        return self.A[s], self.B[s]
 
     def _adapt_positions(self, x: Tensor, out: Tensor, routing: Routing, conv: ConvGeometry) -> Tensor:
         """A convolution with several output positions per row: x (N, C, *space) → (N, out, *space')."""
         layout = routing.layout(self.name, x.shape[0], tuple(x.shape[:1]))
         w = self._row_weights(x, conv.mean_patch(x), layout, routing)
-        A, B = self._stack(routing.present)
-        h = conv.convolve(self._dropped(x), A.to(x.dtype))  # (N, D·R, *space')
-        positions = h.flatten(2).transpose(1, 2)  # (N, L, D·R)
-        ones = torch.ones_like(positions[:, 0])
-        h = positions * layout.spread(ones, w.to(h.dtype)).unsqueeze(1)
-        return out + (h @ B.to(h.dtype)).transpose(1, 2).reshape(out.shape)
+        slots = routing.slots if routing.slot_index is not None else routing.slots[:1]
+        lengths = layout.lengths if routing.slot_index is not None else (x.shape[0],)
+        weights = w.repeat_interleave(torch.tensor(layout.lengths, device=w.device), 0)  # (N, R)
+        parts = zip(x.split(lengths), out.split(lengths), slots, weights.split(lengths), strict=True)
+        return torch.cat([self._convolved(conv, *part) for part in parts])
+
+    def _convolved(self, conv: ConvGeometry, x: Tensor, y: Tensor, slot: int, w: Tensor) -> Tensor:
+        """y (n, out, *space') + one adapter's convolution of x (n, C, *space), weighed by w (n, R)."""
+        if slot == 0:
+            return y
+        h = conv.convolve(self._dropped(x), self.A[slot - 1].to(x.dtype))  # (n, R, *space')
+        h = h.flatten(2).transpose(1, 2) * w.to(h.dtype).unsqueeze(1)  # (n, L, R)
+        return y + (h @ self.B[slot - 1].to(h.dtype)).transpose(1, 2).reshape(y.shape)
 
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout) if self.training and self.dropout else x
 
     def _row_weights(self, x: Tensor, rows: Tensor, layout: Layout, routing: Routing) -> Tensor:
-        """w (V, D·R) of this layer: kept in the routing when the gates are given, else computed."""
+        """w (V, R) of this layer: kept in the routing when the gates are given, else computed."""
         if routing.given is None:
             gates = self._gates(x, rows, layout, routing)  # (V, K)
             routing.gates[self.index] = gates
@@ -218,34 +243,29 @@ class MiloraLayer(nn.Module):
         if self.mean is not None:
             z = (z - self.mean) * self.inverse_std
         if routing.slot_index is not None:
-            logits = logits_by_slot(z, self.G.view(self.slots, self.experts, -1), self.b, routing.slot_index)
+            logits = logits_by_slot(z, self.G, self.b, routing.slot_index)
             return torch.softmax(logits * self.inverse_temperature[routing.slot_index].unsqueeze(-1), -1)
         s = routing.present[0] - 1
-        logits = F.linear(z, self.G[s * self.experts : (s + 1) * self.experts], self.b[s])
+        logits = F.linear(z, self.G[s], self.b[s])
         return torch.softmax(logits * self.inverse_temperature[s], -1)
 
     def _weights(self, gates: Tensor, routing: Routing) -> Tensor:
-        """w = c_γ · s · g_k on every rank row of expert k: gates (V, K) → (V, D·R)."""
+        """w = c_γ · s · g_k on every rank row of expert k, zero without an adapter: (V, K) → (V, R)."""
         c = None if routing.coefficients is None else routing.coefficients[self.group]
-        if routing.own_block is None:
+        if routing.slot_index is None:
             s = routing.present[0] - 1
             return (gates if c is None else gates * c[s]) @ self.spread[s]
-        scale = routing.own_block if c is None else routing.own_block * c[routing.present_index]  # (V, D)
-        blocks = (gates.unsqueeze(1) * scale.unsqueeze(-1)).transpose(0, 1)  # (D, V, K)
-        w = torch.bmm(blocks, self.spread[routing.present_index])  # (D, V, R)
-        return w.transpose(0, 1).reshape(routing.videos, -1)
+        scale = routing.adapted if c is None else routing.adapted * c[routing.slot_index]  # (V,)
+        scaled = (gates * scale.unsqueeze(1)).unsqueeze(1)  # (V, 1, K)
+        return torch.bmm(scaled, self.spread[routing.slot_index]).squeeze(1)
 
-    def _stack(self, present: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """A_cat and B_cat of the adapters present; a gathered pair is kept while the same ones are."""
-        if present == tuple(range(1, self.slots + 1)):
-            return self.A, self.B
-        if len(present) == 1:
-            block = slice((present[0] - 1) * self.rank_total, present[0] * self.rank_total)
-            return self.A[block], self.B[block]
-        # Read once: a bank may clear it from another thread when it writes a slot that is not present here.
-        stacked = self._stacked
-        if stacked is None or stacked[0] != present or self.A.requires_grad:
-            rows = torch.cat([torch.arange((s - 1) * self.rank_total, s * self.rank_total) for s in present])
-            rows = rows.to(self.A.device)
-            stacked = self._stacked = (present, self.A[rows], self.B[rows])
-        return stacked[1], stacked[2]
+    def rank_weights(self, slot: int, gates: Tensor, coefficient: Tensor | None) -> Tensor:
+        """w (R,) of one request with gates (K_max,) in a slot, for decode steps; zero where it has no adapter here."""
+        scaled = gates[: self.experts] if coefficient is None else gates[: self.experts] * coefficient
+        return scaled @ self.spread[slot - 1]
+
+
+def _fill(stack: Tensor, values: Tensor) -> None:
+    """Copy values (n, …) into the first rows of stack (m, …) and zeros into the rest."""
+    stack[: len(values)].copy_(values)
+    stack[len(values) :].zero_()

@@ -87,6 +87,11 @@ class GateRecord:
     layers: tuple[LayerInfo | None, ...]
     gates: Tensor
 
+    def joined(self, other: GateRecord) -> GateRecord:
+        """The gates of two passes over the same request: each layer ran in one of them, or in none."""
+        layers = tuple(mine or theirs for mine, theirs in zip(self.layers, other.layers, strict=True))
+        return GateRecord(self.slot, layers, self.gates + other.gates)
+
     def by_layer(self) -> dict[str, Tensor]:
         """Layer name → its gate, (K,), on the CPU."""
         gates = self.gates.cpu()
@@ -126,7 +131,6 @@ class Routing:
         self.coefficients = coefficients
         self.given, self.missing = given, missing
         self.present = tuple(sorted({slot for slot in self.slots if slot != 0}))
-        self.all_alike = len(set(self.slots)) == 1
         self.gates: dict[int, Tensor] = {}
         self.row_weights: dict[int, Tensor] = {}
         self._index_slots(device)
@@ -136,16 +140,12 @@ class Routing:
         self._last_pooled: Tensor | None = None
 
     def _index_slots(self, device: torch.device) -> None:
-        """Tensors that pick every video's block; only passes over several adapters need them."""
-        self.slot_index: Tensor | None = None  # (V,) row of the slot in a layer's stacks
-        self.own_block: Tensor | None = None  # (V, D) one where the video uses that adapter
-        self.present_index: Tensor | None = None  # (D,) row of each present slot in a layer's stacks
-        if self.all_alike:
-            return
-        self.present_index = torch.tensor([slot - 1 for slot in self.present], device=device)
-        self.slot_index = torch.tensor([max(slot - 1, 0) for slot in self.slots], device=device)
-        own = [[float(slot == other) for other in self.present] for slot in self.slots]
-        self.own_block = torch.tensor(own, device=device)
+        """Tensors that pick every video's slot; only passes over several adapters need them."""
+        self.slot_index: Tensor | None = None  # (V,) place of the video's slot in a layer's stacks
+        self.adapted: Tensor | None = None  # (V,) one where the video has an adapter, else zero
+        if len(set(self.slots)) > 1:
+            self.slot_index = torch.tensor([max(slot - 1, 0) for slot in self.slots], device=device)
+            self.adapted = torch.tensor([float(slot > 0) for slot in self.slots], device=device)
 
     def _packed_layout(self, patches: Sequence[int] | Tensor | None, device: torch.device) -> Layout | None:
         if patches is None:

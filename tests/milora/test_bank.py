@@ -203,7 +203,7 @@ def test_a_thousand_swaps_leave_the_base_and_the_answers_as_they_were(model: nn.
         torch.testing.assert_close(logits(domain), before[domain], rtol=0, atol=1e-6)
 
 
-def test_two_adapters_gathered_for_a_batch_are_gathered_anew_after_a_swap(model: nn.Module) -> None:
+def test_two_adapters_of_a_batch_are_read_anew_after_a_swap(model: nn.Module) -> None:
     handle = inject(model, CONFIG, slots=3)
     states = [random_state(handle, seed=seed) for seed in range(4)]
     batch = batch_of([clip(2, 5, seed=1), clip(3, 4, seed=2)])

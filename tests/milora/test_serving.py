@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from milora import GateRecord, GroupConfig, MiloraConfig, MiloraModel, RoutingError, inject
 from tests.milora.clips import CONFIG, Clip, batch_of, clip, random_state
@@ -33,8 +34,9 @@ def answer(
 ) -> tuple[Tensor, Tensor, list[GateRecord]]:
     """Greedy token ids (V, TOKENS), the logits they came from, and the gates."""
     batch = batch_of(clips)
+    cache = DynamicCache(config=model.config)
     with handle.prefill(slots, **batch.routing) as routing:
-        out = model(**batch.inputs, use_cache=True)
+        out = model(**batch.inputs, cache=cache, use_cache=True)
     records = handle.records(routing)
     reuse = handle.reuse(records)
     mask, position = batch.inputs["attention_mask"], batch.inputs["position_ids"][:, -1:]
@@ -47,7 +49,7 @@ def answer(
                 input_ids=logits[-1].argmax(-1, keepdim=True),
                 attention_mask=mask,
                 position_ids=position,
-                past_key_values=out.past_key_values,
+                cache=cache,
                 use_cache=True,
             )
         logits.append(out.logits[:, -1])
