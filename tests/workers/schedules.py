@@ -1,0 +1,118 @@
+"""Random schedules: who arrives when, with what, who is canceled and when, and how much room there is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Event
+
+from contract.errors import Code, JobFailure
+from workers.engine import Engine, EngineLimits
+from workers.prompt import Prompt
+from workers.request import EngineAnswer, EngineRequest, RequestStopped
+
+VIDEOS = (21, 22, 23, 25, 30, 47, 51, 59)
+SLOTS, SEEDS, LONGEST = 5, 3, 20
+MOST_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One request that comes before step `at`; canceled `canceled_after` steps later unless that is None."""
+
+    at: int
+    video: int
+    slot: int
+    max_new_tokens: int
+    seed: int | None
+    canceled_after: int | None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The limits of an engine, and the requests in the order of their arrival."""
+
+    limits: EngineLimits
+    arrivals: tuple[Arrival, ...]
+
+
+@dataclass(eq=False)
+class Run:
+    """What became of one arrival. `stop` is set only on a request that was unsettled still."""
+
+    arrival: Arrival
+    future: Future[EngineAnswer]
+    stop: Event
+    tokens: list[int] = field(default_factory=list)  # the counts that on_token was told
+
+
+def random_schedule(number: int) -> Schedule:
+    """The same schedule for the same number."""
+    draw = random.Random(number)
+    limits = EngineLimits(
+        max_batch=draw.randint(1, 8), prefill_tokens=draw.choice([1, 250, 500, 1200, 16384])
+    )
+    steps = draw.choice([1, 10, 40])  # all at once, a crowd, or a trickle
+    times = sorted(draw.randrange(steps) for _ in range(draw.randint(4, 12)))
+    return Schedule(limits, tuple(_random_arrival(draw, at) for at in times))
+
+
+def _random_arrival(draw: random.Random, at: int) -> Arrival:
+    return Arrival(
+        at=at,
+        video=draw.choice(VIDEOS),
+        slot=draw.randrange(SLOTS),
+        max_new_tokens=draw.randint(1, LONGEST),
+        seed=draw.randrange(SEEDS) if draw.random() < 0.15 else None,
+        canceled_after=draw.randrange(15) if draw.random() < 0.3 else None,
+    )
+
+
+def play(engine: Engine, schedule: Schedule, prompts: Mapping[int, Prompt]) -> list[Run]:
+    """Take the engine through a schedule by hand, until every request is settled."""
+    runs: list[Run] = []
+    for step in range(MOST_STEPS):
+        coming = schedule.arrivals[len(runs) :]
+        if not coming and all(run.future.done() for run in runs):
+            return runs
+        runs += [_submit(engine, arrival, prompts) for arrival in coming if arrival.at <= step]
+        canceled = [run for run in runs if _due(run, step) and not run.future.done()]
+        for run in canceled:
+            run.stop.set()
+        engine.step()
+        late = [run.arrival for run in canceled if not run.future.done()]
+        assert not late, f"still there a step after they were canceled: {late}"
+    raise AssertionError(
+        f"unsettled after {MOST_STEPS} steps: {[run for run in runs if not run.future.done()]}"
+    )
+
+
+def _due(run: Run, step: int) -> bool:
+    after = run.arrival.canceled_after
+    return after is not None and step == run.arrival.at + after
+
+
+def _submit(engine: Engine, arrival: Arrival, prompts: Mapping[int, Prompt]) -> Run:
+    stop, counts = Event(), []
+    request = EngineRequest(
+        prompts[arrival.video],
+        arrival.max_new_tokens,
+        arrival.slot,
+        arrival.seed,
+        stop,
+        on_token=lambda done, total: counts.append(done),
+    )
+    return Run(arrival, engine.submit(request), stop, counts)
+
+
+def was_stopped(run: Run) -> bool:
+    """Whether it ended as a canceled request has to."""
+    return isinstance(run.future.exception(), RequestStopped)
+
+
+def failure_code(run: Run) -> Code | None:
+    """The code of the failure that it ended with, if it did."""
+    failure = run.future.exception()
+    return failure.code if isinstance(failure, JobFailure) else None

@@ -1,0 +1,137 @@
+"""The engine against stock `generate`: a hundred random schedules, every answer token for token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from contract.errors import Code
+from milora import AdapterBank, MiloraModel, inject
+from model_store.backbone import Backbone
+from tests.workers.adapters import load
+from tests.workers.lively_backbone import STOP_IDS, mixed_states, write_lively_backbone
+from tests.workers.requests import answers, prompt_of
+from tests.workers.schedules import LONGEST, SLOTS, VIDEOS, failure_code, play, random_schedule, was_stopped
+from tests.workers.stock_reference import Gates, StockAnswer, StockReference, Tokens
+from workers.engine import Engine, EngineLimits
+from workers.expert_room import room_for
+from workers.prompt import Prompt
+from workers.request import EngineAnswer, EngineRequest
+
+SCHEDULES = 100
+CLEAR = 5e-3
+"""Least distance of the two largest logits: some hundred times what the order of a float32 sum changes."""
+
+Expected = Callable[[int, int], StockAnswer]
+Alone = Callable[[int, int, int], Tokens]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lively_backbone(tmp_path_factory.mktemp("lively") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def backbone(folder: Path) -> Backbone:
+    backbone = load(folder)
+    backbone.model.generation_config.eos_token_id = STOP_IDS
+    return backbone
+
+
+@pytest.fixture(scope="module")
+def prompts(backbone: Backbone) -> dict[int, Prompt]:
+    """Videos of several sizes with words of several lengths."""
+    return {video: prompt_of(backbone, video, "tell me " * (video % 3) or None) for video in VIDEOS}
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path, backbone: Backbone, prompts: dict[int, Prompt]) -> Expected:
+    """(video, slot) → what stock `generate` answers to it alone."""
+    reference = StockReference(folder, mixed_states(backbone), STOP_IDS, LONGEST)
+    return cache(lambda video, slot: reference.answer(prompts[video], slot))
+
+
+@pytest.fixture(scope="module")
+def experts(backbone: Backbone) -> Iterator[MiloraModel]:
+    """Every slot but 0 with its adapter resident."""
+    states = mixed_states(backbone)
+    handle = inject(backbone.model, room_for([], experts=4, rank=3), slots=len(states))
+    bank = AdapterBank(handle)
+    for slot, state in states.items():
+        assert bank.acquire(slot, lambda state=state: state) == slot
+    yield handle
+    handle.remove()
+
+
+@pytest.fixture(scope="module")
+def alone(backbone: Backbone, experts: MiloraModel, prompts: dict[int, Prompt]) -> Alone:
+    """(video, slot, seed) → the sampled answer of an engine that has nothing else to do."""
+
+    def run(video: int, slot: int, seed: int) -> Tokens:
+        engine = Engine(backbone, experts, EngineLimits(max_batch=1))
+        answer = answers(engine, [EngineRequest(prompts[video], LONGEST, slot, seed)])[0]
+        return Tokens(answer.token_ids, answer.finish_reason == "stop")
+
+    return cache(run)
+
+
+@pytest.mark.parametrize("number", range(SCHEDULES))
+def test_every_answer_of_a_random_schedule_is_the_one_that_is_given_alone(
+    backbone: Backbone,
+    experts: MiloraModel,
+    prompts: dict[int, Prompt],
+    expected: Expected,
+    alone: Alone,
+    number: int,
+) -> None:
+    schedule = random_schedule(number)
+    for run in play(Engine(backbone, experts, schedule.limits), schedule, prompts):
+        video, slot, seed = run.arrival.video, run.arrival.slot, run.arrival.seed
+        if run.stop.is_set():
+            assert was_stopped(run), run
+            continue
+        full = expected(video, slot).tokens if seed is None else alone(video, slot, seed)
+        ids, reason = full.cut(run.arrival.max_new_tokens)
+        assert run.tokens == list(range(1, len(ids) + (reason == "stop") + 1)), run
+        if not backbone.processor.tokenizer.decode(ids, skip_special_tokens=True).strip():
+            assert failure_code(run) is Code.MODEL_EMPTY_ANSWER
+            continue
+        answer = run.future.result()
+        assert (answer.token_ids, answer.finish_reason, answer.completion_tokens) == (
+            ids,
+            reason,
+            len(run.tokens),
+        )
+        _check_gates(answer, expected(video, slot).gates)
+
+
+def _check_gates(answer: EngineAnswer, gates: Gates) -> None:
+    found = {} if answer.gates is None else answer.gates.by_layer()
+    assert found.keys() == gates.keys()
+    for name, gate in gates.items():
+        torch.testing.assert_close(
+            found[name], gate, rtol=0, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def test_the_references_are_clear_and_differ_by_video_and_by_adapter(expected: Expected) -> None:
+    found = {(video, slot): expected(video, slot) for video in VIDEOS for slot in range(SLOTS)}
+    unclear = {key: answer.gap for key, answer in found.items() if answer.gap < CLEAR}
+    assert not unclear, "choose other videos: rounding may turn these"
+    longer = [answer.tokens.ids for answer in found.values() if len(answer.tokens.ids) > 5]
+    assert len(set(longer)) == len(longer) > len(found) / 2
+    stopped = sum(answer.tokens.stopped for answer in found.values())
+    assert SLOTS <= stopped <= len(found) / 2
+
+
+def test_the_schedules_hold_every_adapter_every_width_and_early_and_late_cancels() -> None:
+    schedules = [random_schedule(number) for number in range(SCHEDULES)]
+    arrivals = [arrival for schedule in schedules for arrival in schedule.arrivals]
+    assert {schedule.limits.max_batch for schedule in schedules} == set(range(1, 9))
+    assert {arrival.slot for arrival in arrivals} == set(range(SLOTS))
+    assert {arrival.max_new_tokens for arrival in arrivals} == set(range(1, LONGEST + 1))
+    assert {arrival.canceled_after for arrival in arrivals} == {None, *range(15)}
