@@ -60,7 +60,7 @@ def together(on: RunningEngine, asks: Sequence[Ask], tokens: int) -> Round:
     """All at once. They are submitted between two steps, so that one prefill takes all."""
     requests = [EngineRequest(ask.clip.prompt, tokens, slot=ask.slot) for ask in asks]
     began = time.perf_counter()
-    futures: list[Future[EngineAnswer]] = on.engine.call(lambda: [on.engine.submit(r) for r in requests])
+    futures: list[Future[EngineAnswer]] = on.engine.submit_all(requests)
     answers = [future.result() for future in futures]
     return Round(answers, time.perf_counter() - began)
 

@@ -47,6 +47,7 @@ from milora.config import (
     MiloraConfig,
     video_llama_3,
 )
+from milora.decoding import Arrangement, DecodeExperts, Site
 from milora.errors import (
     BankFull,
     ConfigError,
@@ -69,9 +70,11 @@ __all__ = [
     "VIDEO_LLAMA_3_TEMPORAL",
     "AdapterBank",
     "AdapterState",
+    "Arrangement",
     "BankFull",
     "BankStats",
     "ConfigError",
+    "DecodeExperts",
     "GateRecord",
     "GateReport",
     "GroupConfig",
@@ -85,6 +88,7 @@ __all__ = [
     "MiloraModel",
     "Routing",
     "RoutingError",
+    "Site",
     "StateMismatch",
     "UnsupportedLayer",
     "balance",

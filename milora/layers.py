@@ -267,5 +267,5 @@ class MiloraLayer(nn.Module):
 
 def _fill(stack: Tensor, values: Tensor) -> None:
     """Copy values (n, …) into the first rows of stack (m, …) and zeros into the rest."""
-    stack[: len(values)].copy_(values)
+    stack[: len(values)].copy_(values, non_blocking=True)
     stack[len(values) :].zero_()

@@ -59,6 +59,35 @@ class AdapterState:
         """c_γ of this adapter."""
         return coefficient(group, self.a, fused=self.fused)
 
+    @property
+    def bytes(self) -> int:
+        """Memory of all tensors."""
+        parts = (part for layer in self.layers.values() for part in (layer.A, layer.B, layer.G, layer.b))
+        return sum(part.nbytes for part in parts)
+
+    def staged(self, dtype: torch.dtype, *, pinned: bool) -> AdapterState:
+        """The same adapter laid out as slots hold it, so that loading it is plain copying.
+
+        A and B in ``dtype``, B with its ranks outermost in memory; ``pinned`` for copies to a GPU.
+        """
+
+        def laid_out(tensor: Tensor) -> Tensor:
+            return tensor.pin_memory() if pinned else tensor.contiguous()
+
+        def rank_first(B: Tensor) -> Tensor:  # (out, R, …) with the strides of (R, out, …)
+            return laid_out(B.to(dtype).transpose(0, 1).contiguous()).transpose(0, 1)
+
+        layers = {
+            name: LayerState(
+                laid_out(layer.A.to(dtype)),
+                rank_first(layer.B),
+                laid_out(layer.G.float()),
+                laid_out(layer.b.float()),
+            )
+            for name, layer in self.layers.items()
+        }
+        return AdapterState(self.groups, layers, self.a)
+
     def parameters(self) -> int:
         """How many numbers were trained: A, B, G and, with both groups, a."""
         tensors = sum(layer.A.numel() + layer.B.numel() + layer.G.numel() for layer in self.layers.values())

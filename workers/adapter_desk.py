@@ -1,13 +1,12 @@
-"""Adapters from disk to slot: found, verified, made resident, pinned while a request uses them.
+"""Adapters from disk over host memory to a slot: found, verified, made resident, pinned while a request uses them.
 
 A version that proves unsound while it is loaded is set aside by name; the newest sound one goes on serving.
 A request keeps the version that it began with, whatever is published meanwhile.
 """
 
 import logging
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,60 +20,86 @@ from model_store.errors import AdapterNotFound, AdapterRefused
 from model_store.manifest import GENERAL_DOMAIN, WEIGHTS_FILE
 from model_store.registry import AdapterEntry, AdapterRegistry
 from workers.control import JobControl
-from workers.engine import Engine
 from workers.expert_room import adapter_state
+from workers.host_tier import HostTier
 from workers.metrics import WorkerMetrics
 
 log = logging.getLogger("visum.adapters")
 
 Key = tuple[str, int, str]
-_KEPT_STATES = 8
 _FULL_RETRY_S = 0.05
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One verified adapter on the CPU, ready for a slot. `prototype` is what its domain looks like, if it says so."""
+    """One verified adapter in host memory, laid out for a slot. `prototype` is what its domain looks like, if it says
+    so."""
 
     entry: AdapterEntry
     key: Key
     state: AdapterState
     prototype: dict[str, torch.Tensor] | None
 
+    @property
+    def bytes(self) -> int:
+        return self.state.bytes + sum(tensor.nbytes for tensor in (self.prototype or {}).values())
+
 
 @dataclass(frozen=True)
 class PinnedAdapter:
     """What a request uses: nothing at all for the frozen backbone (slot 0).
 
-    `fusion_alpha` is None where no two groups are fused.
+    `fusion_alpha` is None where no two groups are fused. `vision` names the generation of the experts that look at
+    the video, None where none do.
     """
 
     slot: int = 0
     domain: str | None = None
     version: int | None = None
     fusion_alpha: float | None = None
+    vision: Key | None = None
 
 
 class AdapterDesk:
-    """Hands out pinned adapters to requests. Thread-safe; slots are only written on the engine's thread."""
+    """Hands out pinned adapters to requests. Thread-safe; disk and copies are paid on the caller's thread."""
 
     def __init__(
         self,
         registry: AdapterRegistry,
         backbone: Backbone,
-        engine: Engine,
         bank: AdapterBank,
         metrics: WorkerMetrics,
+        *,
+        host_bytes: int,
     ) -> None:
         self._registry = registry
         self._fingerprint = backbone.fingerprint
         self._shapes = backbone.module_shapes
-        self._engine = engine
+        self._dtype = backbone.dtype
+        self._on_gpu = backbone.device.type == "cuda"
         self._bank = bank
         self._metrics = metrics
-        self._prepared: OrderedDict[Key, Prepared] = OrderedDict()
+        self._host: HostTier[Prepared] = HostTier(host_bytes)
         self._prototypes: dict[Key, dict[str, torch.Tensor] | None] = {}
-        self._lock = threading.Lock()
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="visum-prefetch")
+
+    def prefetch(self, domain: str, version: int | None) -> None:
+        """Bring an adapter up while its request is not there yet: into a slot if one is to be had, else to the host.
+
+        Never an error: whatever is wrong shows when the request asks for it.
+        """
+        if domain != GENERAL_DOMAIN:
+            self._ahead.submit(self._bring_up, domain, version)
+
+    def _bring_up(self, domain: str, version: int | None) -> None:
+        try:
+            adapter = self._prepare(domain, version)
+            self._take_slot(adapter, asked=False)
+            self._bank.release(adapter.key)
+        except (JobFailure, BankFull, MiloraError, torch.OutOfMemoryError) as reason:
+            log.debug("adapter %s was not prefetched: %s", domain, reason)
+        except Exception:
+            log.exception("prefetching adapter %s failed", domain)
 
     @contextmanager
     def pinned(self, domain: str, version: int | None, control: JobControl) -> Iterator[PinnedAdapter]:
@@ -91,7 +116,8 @@ class AdapterDesk:
         try:
             state = adapter.state
             fusion_alpha = state.fusion_alpha if state.fused else None
-            yield PinnedAdapter(slot, domain, adapter.entry.version, fusion_alpha)
+            vision = adapter.key if "spatial" in state.groups else None
+            yield PinnedAdapter(slot, domain, adapter.entry.version, fusion_alpha, vision)
         finally:
             self._bank.release(adapter.key)
 
@@ -99,70 +125,69 @@ class AdapterDesk:
         """Mean (D,) and covariance (D, D) of the pooled vision features of every domain that has them, by its newest
         version."""
         found = {}
+        current: dict[Key, dict[str, torch.Tensor] | None] = {}
         for domain in self._registry.domains():
             try:
-                prototype = self._prototype(domain)
+                key, prototype = self._prototype(domain)
             except JobFailure as failure:
                 log.warning("domain %s is left out of routing: %s", domain, failure.message)
                 continue
+            current[key] = prototype
             if prototype is not None:
                 found[domain] = prototype
+        self._prototypes = current  # those of earlier versions are not asked for again
         return found
 
-    def _prototype(self, domain: str) -> dict[str, torch.Tensor] | None:
-        entry = self._find(domain, None)
-        if _key(entry) not in self._prototypes:
-            entry = self._prepare(domain, None).entry
-        return self._prototypes[_key(entry)]
+    def _prototype(self, domain: str) -> tuple[Key, dict[str, torch.Tensor] | None]:
+        key = _key(self._find(domain, None))
+        known = self._prototypes
+        if key in known:
+            return key, known[key]
+        adapter = self._prepare(domain, None)
+        return adapter.key, adapter.prototype
 
     def _acquire(self, domain: str, version: int | None, control: JobControl) -> tuple[Prepared, int]:
         while True:
             adapter = self._prepare(domain, version)
             try:
-                return adapter, self._engine.call(lambda adapter=adapter: self._take_slot(adapter))
+                return adapter, self._take_slot(adapter)
             except BankFull:
                 control.stop.wait(_FULL_RETRY_S)
                 control.check()
             except MiloraError as mismatch:
                 self._set_aside(adapter.entry, f"it does not fit the worker: {mismatch}", version)
 
-    def _take_slot(self, adapter: Prepared) -> int:
-        before = self._bank.stats
-        slot = self._bank.acquire(adapter.key, lambda: adapter.state)
-        after = self._bank.stats
-        self._metrics.adapter_hits.inc(after.hits - before.hits)
-        self._metrics.adapter_evictions.inc(after.evictions - before.evictions)
-        if after.misses > before.misses:
+    def _take_slot(self, adapter: Prepared, *, asked: bool = True) -> int:
+        loaded = []
+
+        def load() -> AdapterState:
+            loaded.append(adapter)
+            return adapter.state
+
+        slot = self._bank.acquire(adapter.key, load)
+        if loaded:
             self._metrics.adapter_loads.labels(adapter.key[0]).inc()
             log.info("adapter %s/%d is resident in slot %d", adapter.key[0], adapter.key[1], slot)
+        elif asked:
+            self._metrics.adapter_hits.inc()
         return slot
 
     def _prepare(self, domain: str, version: int | None) -> Prepared:
-        """Read and verify an adapter, or take it from the few that are kept."""
+        """The newest sound version, or the one asked for, in host memory."""
         while True:
             entry = self._find(domain, version)
-            with self._lock:
-                kept = self._prepared.get(_key(entry))
-                if kept is not None:
-                    self._prepared.move_to_end(kept.key)
-                    return kept
             try:
-                loaded = load_adapter(
-                    entry, backbone_fingerprint=self._fingerprint, module_shapes=self._shapes
-                )
-                return self._keep(Prepared(entry, _key(entry), adapter_state(loaded), loaded.prototype))
+                return self._host.get(_key(entry), lambda entry=entry: self._load(entry))
             except AdapterRefused as refusal:
                 self._set_aside(entry, refusal.reason, version)
             except MiloraError as mismatch:
                 self._set_aside(entry, str(mismatch), version)
 
-    def _keep(self, adapter: Prepared) -> Prepared:
-        with self._lock:
-            self._prepared[adapter.key] = adapter
-            self._prototypes[adapter.key] = adapter.prototype
-            while len(self._prepared) > max(_KEPT_STATES, self._bank.slots):
-                self._prepared.popitem(last=False)
-        return adapter
+    def _load(self, entry: AdapterEntry) -> Prepared:
+        """Read and verify an adapter, and lay it out for its slot."""
+        loaded = load_adapter(entry, backbone_fingerprint=self._fingerprint, module_shapes=self._shapes)
+        state = adapter_state(loaded).staged(self._dtype, pinned=self._on_gpu)
+        return Prepared(entry, _key(entry), state, loaded.prototype)
 
     def _find(self, domain: str, version: int | None) -> AdapterEntry:
         try:

@@ -76,10 +76,11 @@ class NoDeathPenalty(BaseDeathPenalty):
 
 
 class Consumer(BaseWorker):
-    """Takes jobs off the one queue into `slots` threads until it is told to stop.
+    """Takes jobs off the one queue, each into a thread, until it is told to stop.
 
     `run(summary_id, control)` does a job; it ends soon after `control.stop` is set, and returns `HAND_BACK`
-    (with the record already queued again) or None.
+    (with the record already queued again) or None. `capacity()` says how many jobs may be in flight now; it is
+    asked before each job is taken.
     """
 
     death_penalty_class = NoDeathPenalty
@@ -94,7 +95,7 @@ class Consumer(BaseWorker):
         metrics: WorkerMetrics,
         *,
         name: str,
-        slots: int,
+        capacity: Callable[[], int],
         pace: Pace,
     ) -> None:
         self._pace = pace
@@ -107,11 +108,10 @@ class Consumer(BaseWorker):
         self._store = store
         self._recovery = Recovery(queue, store, stranded_s=pace.stranded_s)
         self._metrics = metrics
-        self._slot_count = slots
-        self._slots = threading.Semaphore(slots)
+        self._capacity = capacity
         self._controls: dict[str, JobControl] = {}
         self._noted: dict[str, Progress] = {}
-        self._lock = threading.Lock()
+        self._controls_changed = threading.Condition()
         self._stopping = threading.Event()
         self._duties = [
             Periodic("heartbeat", pace.heartbeat_s, self.renew_leases),
@@ -163,7 +163,7 @@ class Consumer(BaseWorker):
 
     def consume(self) -> None:
         """Register, take jobs until `stop`, drain, unregister. Called once, when the model is ready."""
-        self._metrics.track_slots(self._slot_count, 0)
+        self._track()
         self.register_birth()
         self.heartbeat()
         self.set_state(WorkerStatus.STARTED)
@@ -191,11 +191,18 @@ class Consumer(BaseWorker):
         return len(self._controls)
 
     def _fill_one_slot(self) -> None:
-        if not self._slots.acquire(timeout=_DEQUEUE_S):
-            return
+        with self._controls_changed:
+            if not self._controls_changed.wait_for(self._has_room, timeout=_DEQUEUE_S):
+                return
         job = self._take()
-        if job is None or not self._launch(job):
-            self._slots.release()
+        if job is not None:
+            self._launch(job)
+
+    def _has_room(self) -> bool:
+        return len(self._controls) < self._capacity()
+
+    def _track(self) -> None:
+        self._metrics.track_slots(self._capacity(), len(self._controls))
 
     def _take(self) -> Job | None:
         """The next job, by RQ's reliable move, or None after a while without one."""
@@ -235,34 +242,33 @@ class Consumer(BaseWorker):
             log.error("the record of job %s is damaged too and is kept as it is: %s", job_id, damage)
         self.connection.lrem(self._queue.intermediate_queue_key, 0, job_id)
 
-    def _launch(self, job: Job) -> bool:
-        """Lease the job and give it a thread. False if there is nothing to run: whatever else holds it, or the
-        recovery of stranded jobs, deals with it."""
+    def _launch(self, job: Job) -> None:
+        """Lease the job and give it a thread. If it can't be run here, whatever else holds it, or the recovery of
+        stranded jobs, deals with it."""
         if job.id in self._controls:
             log.warning("job %s is in the queue although it runs here: left to recovery", job.id)
-            return False
+            return
         control = JobControl(job.id, job.timeout or JOB_TIMEOUT_SECONDS)
         try:
             execution = self.prepare_execution(job)
         except redis.exceptions.RedisError:
             log.warning("job %s could not be leased, recovery will bring it back", job.id, exc_info=True)
-            return False
-        with self._lock:
+            return
+        with self._controls_changed:
             self._controls[job.id] = control
-            self._metrics.track_slots(self._slot_count, len(self._controls))
+            self._track()
         threading.Thread(target=self._work, args=(job, execution), name=f"job-{job.id}", daemon=True).start()
-        return True
 
     def _work(self, job: Job, execution: Execution) -> None:
         try:
             self.perform_job(job, self._queue, execution)
         finally:
             self.executions.pop(execution.id, None)
-            with self._lock:
+            with self._controls_changed:
                 self._controls.pop(job.id, None)
                 self._noted.pop(job.id, None)
-                self._metrics.track_slots(self._slot_count, len(self._controls))
-            self._slots.release()
+                self._track()
+                self._controls_changed.notify_all()
 
     def run(self, summary_id: str) -> Retry | None:
         """What `workers.job.summarize` calls, on the job's own thread."""

@@ -1,56 +1,77 @@
 """The engine: one thread that owns the model, and everything in flight on it.
 
-    step    errands, then drop what was stopped, admit what waits, decode one token for all, retire what is done
+    step    look at videos, drop what was stopped, prefill some of what waits, decode one token for all in flight
 
-Requests join and leave between steps, whatever adapters they use; nobody waits for anybody else's answer.
+Requests join after their prefill and leave when they are done, between steps, whatever adapters they use; nobody
+waits for anybody else's answer. One prefill at most comes between two decode steps, so that neither starves.
 """
 
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 
 from contract.errors import Code, JobFailure
-from milora import MiloraModel, Routing
+from milora import Arrangement, MiloraModel
 from model_store.backbone import Backbone
-from workers.batch import Batch, Sequence
-from workers.model_pass import ModelPass
-from workers.prompt import Prompt
+from workers.memory_plan import cache_budget, head_width, plan_cache
+from workers.prefill import Look, Prefill
 from workers.request import EngineAnswer, EngineClosed, EngineRequest, RequestStopped
 from workers.sampling import Chooser
+from workers.sequence import Sequence
+from workers.slot_cache import SlotCache
+from workers.token_step import TokenStep
+from workers.vision_cache import VisionCache
 
 log = logging.getLogger("visum.engine")
 
-T = TypeVar("T")
+_GPU_SPAN = 256
+"""On a GPU a step looks at a multiple of so many positions: as many shapes as there are multiples to capture."""
 
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """How much may be in flight: `max_batch` requests, and `prefill_tokens` (padding included) in one prefill."""
+    """How much may be in flight.
+
+    `max_batch` requests of `row_tokens` tokens each, prompt and answer (None: as many as the backbone reads);
+    `prefill_tokens` (padding included) in one prefill; `vision_cache_bytes` of features of videos seen before.
+    Memory may allow less of the first two: they are planned when the engine is made.
+    """
 
     max_batch: int = 8
     prefill_tokens: int = 16384
+    row_tokens: int | None = None
+    vision_cache_bytes: int = 256 << 20
 
 
 class Engine:
-    """Generates answers for any number of requests at once. Thread-safe; start it with `start`."""
+    """Generates answers for any number of requests at once. Thread-safe; start it with `start`.
+
+    While it lives, the A and B of the experts in the language model are views into its step's stacks.
+    """
 
     def __init__(self, backbone: Backbone, experts: MiloraModel | None, limits: EngineLimits) -> None:
-        self._backbone = backbone
-        self._pass = ModelPass(backbone.model, experts)
-        self._chooser = Chooser.of(backbone.model.generation_config, backbone.device)
-        self._limits = limits
-        self._room = limits.max_batch
+        self._backbone, self._limits = backbone, limits
+        self._device = backbone.device
+        self._cache = _planned_cache(backbone, limits)
+        self._token_step = TokenStep(backbone.model, self._cache, experts)
+        self.vision = VisionCache(limits.vision_cache_bytes)
+        self._prefill = Prefill(backbone.model, experts, self.vision)
+        self._chooser = Chooser.of(backbone.model.generation_config)
+        #: Who is in flight; a sequence's place in the list is its row in cache, tokens and positions.
+        self._rows: list[Sequence] = []
+        self._tokens = torch.zeros(self._cache.rows, dtype=torch.long, device=self._device)
+        self._positions = torch.zeros_like(self._tokens)
+        self._arranged: Arrangement | None = None
+        self._rows_changed = False
+        self._room = self._cache.rows
         self._waiting: deque[Sequence] = deque()
-        self._batch: Batch | None = None
-        self._routing: Routing | None = None
-        self._errands: deque[tuple[Callable[[], object], Future[object]]] = deque()
+        self._looks: deque[tuple[Look, Future[torch.Tensor]]] = deque()
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="visum-engine", daemon=True)
@@ -68,31 +89,39 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join()
 
+    @property
+    def room(self) -> int:
+        """How many requests can be in flight now: fewer while memory is short."""
+        return self._room
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._rows)
+
     def submit(self, request: EngineRequest) -> "Future[EngineAnswer]":
         """Queue a request. Its future raises RequestStopped, JobFailure (model.empty_answer,
         model.out_of_memory, video.too_long) or EngineClosed in place of an answer."""
-        generator = None if request.seed is None else torch.Generator().manual_seed(request.seed)
-        sequence = Sequence(request, Future(), generator)
+        return self.submit_all([request])[0]
+
+    def submit_all(self, requests: list[EngineRequest]) -> "list[Future[EngineAnswer]]":
+        """Queue several requests in one piece: the next prefill finds all of them."""
+        sequences = [Sequence.of(request) for request in requests]
         with self._wake:
             if self._closed:
                 raise EngineClosed
-            self._waiting.append(sequence)
+            self._waiting.extend(sequences)
             self._wake.notify()
-        return sequence.future
+        return [sequence.future for sequence in sequences]
 
-    def call(self, errand: Callable[[], T]) -> T:
-        """Run something on the engine's thread between two steps, where nothing else touches the model."""
-        future: Future[T] = Future()
+    def look(self, look: Look) -> "Future[torch.Tensor]":
+        """(D,) pooled features that the vision tower makes of a video; waiting ones are looked at together."""
+        future: Future[torch.Tensor] = Future()
         with self._wake:
             if self._closed:
                 raise EngineClosed
-            self._errands.append((errand, future))  # type: ignore[arg-type]
+            self._looks.append((look, future))
             self._wake.notify()
-        return future.result()
-
-    def video_features(self, prompt: Prompt) -> torch.Tensor:
-        """(D,) pooled features of the frozen vision tower, for routing."""
-        return self.call(lambda: self._pass.video_features(prompt))
+        return future
 
     # -- on the engine's own thread -------------------------------------------------------------
 
@@ -101,59 +130,75 @@ class Engine:
             try:
                 self.step()
             except Exception as failure:  # a bug must cost the requests in flight, not the service
-                log.exception("a step failed; %d requests in flight fail with it", len(self._batch or ()))
+                log.exception("a step failed; %d requests in flight fail with it", len(self._rows))
                 self._fail_all(failure)
         self._fail_all(EngineClosed())
-        for sequence in self._waiting:
-            sequence.future.set_exception(EngineClosed())
-        for _, future in self._errands:
+        _fail(self._waiting, EngineClosed())
+        for _, future in self._looks:
             future.set_exception(EngineClosed())
 
     def _await_work(self) -> bool:
         with self._wake:
-            self._wake.wait_for(lambda: self._closed or self._errands or self._waiting or self._batch)
+            self._wake.wait_for(lambda: self._closed or self._looks or self._waiting or self._rows)
             return not self._closed
 
+    @torch.inference_mode()
     def step(self) -> None:
         """One turn of the engine. Public so that tests can take turns by hand."""
-        self._do_errands()
+        self._look()
         self._drop_stopped()
         self._admit()
         self._decode()
 
-    def _do_errands(self) -> None:
-        while self._errands:
-            errand, future = self._errands.popleft()
-            try:
-                future.set_result(errand())
-            except Exception as failure:
+    def _look(self) -> None:
+        """All videos that are to be looked at, as far as they fit into one pass."""
+        group, patches = [], 0
+        while self._looks:
+            patches += self._looks[0][0].prompt.patches
+            if group and patches > self._limits.prefill_tokens * 4:  # four patches or more make a token
+                break
+            group.append(self._looks.popleft())
+        if not group:
+            return
+        try:
+            seen = self._prefill.see([look for look, _ in group])
+        except torch.OutOfMemoryError:
+            self._look_again(group)
+            return
+        except Exception as failure:
+            log.exception("looking at %d videos failed", len(group))
+            for _, future in group:
                 future.set_exception(failure)
+            return
+        for (_, future), video in zip(group, seen, strict=True):
+            future.set_result(video.pooled)
+
+    def _look_again(self, group: "list[tuple[Look, Future[torch.Tensor]]]") -> None:
+        """Out of memory over some videos: one after the other; a single one is too large."""
+        self._free_memory()
+        if len(group) == 1:
+            message = "The machine has too little memory for this video, even on its own."
+            group[0][1].set_exception(JobFailure(Code.MODEL_OUT_OF_MEMORY, message))
+            return
+        for look, future in group:
+            try:
+                future.set_result(self._prefill.see([look])[0].pooled)
+            except torch.OutOfMemoryError:
+                self._look_again([(look, future)])
 
     def _drop_stopped(self) -> None:
         for sequence in list(self._waiting):
             if sequence.request.stop.is_set():
                 self._waiting.remove(sequence)
                 sequence.future.set_exception(RequestStopped())
-        if self._batch is not None:
-            for sequence in self._batch.sequences:
-                if sequence.request.stop.is_set():
-                    sequence.future.set_exception(RequestStopped())
-            self._keep_undone()
+        for sequence in self._rows:
+            if sequence.request.stop.is_set():
+                sequence.future.set_exception(RequestStopped())
+        self._close_up()
 
     def _admit(self) -> None:
-        """Prefill what waits, as far as there is room."""
-        while self._waiting and len(self._batch or ()) < self._room:
-            group = self._next_group()
-            try:
-                if not group or not self._prefill(group):
-                    return
-            except Exception as failure:  # nobody else would answer those that are not in flight yet
-                _fail(group, failure)
-                raise
-
-    def _next_group(self) -> list[Sequence]:
-        """The requests at the head of the line that fit into the free rows and into one prefill."""
-        free = self._room - len(self._batch or ())
+        """Prefill the requests at the head of the line that fit into the free rows and into one pass."""
+        free = self._room - len(self._rows)
         group: list[Sequence] = []
         longest = 0
         while self._waiting and len(group) < free:
@@ -161,43 +206,53 @@ class Engine:
             if group and longest * (len(group) + 1) > self._limits.prefill_tokens:
                 break
             sequence = self._waiting.popleft()
-            if self._fits_context(sequence):
+            if self._fits_a_row(sequence):
                 group.append(sequence)
-        return group
+        if group:
+            try:
+                self._prefill_group(group)
+            except Exception as failure:  # nobody else would answer those that are not in flight yet
+                _fail(group, failure)
+                raise
 
-    def _fits_context(self, sequence: Sequence) -> bool:
-        limit = self._backbone.model.config.text_config.max_position_embeddings
-        if sequence.request.prompt.tokens < limit:
+    def _fits_a_row(self, sequence: Sequence) -> bool:
+        tokens, limit = sequence.request.prompt.tokens, self._cache.length
+        if tokens < limit:
             return True
-        message = f"The video makes {sequence.request.prompt.tokens} tokens, the model reads {limit} at most."
+        message = f"The video makes {tokens} tokens, the model reads {limit} at most."
         sequence.future.set_exception(JobFailure(Code.VIDEO_TOO_LONG, message))
         return False
 
-    def _prefill(self, group: list[Sequence]) -> bool:
+    def _prefill_group(self, group: list[Sequence]) -> bool:
         """Run the prompts of a group and let it join; False if memory is short and it has to wait."""
         began = time.monotonic()
         for sequence in group:
             sequence.prefill_began = began
             sequence.request.on_prefill(0, sequence.request.prompt.tokens)
         try:
-            batch, logits = self._pass.prefill(group)
+            prefilled = self._prefill(
+                [Look(s.request.prompt, s.request.slot, s.request.vision_key) for s in group]
+            )
         except torch.OutOfMemoryError:
             return self._split(group)
         except Exception as failure:
             log.exception("a prefill of %d requests failed", len(group))
-            for sequence in group:
-                sequence.future.set_exception(failure)
+            _fail(group, failure)
             return True
-        self._extend(batch, logits)
+        first = len(self._rows)
+        for index, sequence in enumerate(group):
+            sequence.gates = prefilled.gates[index]
+            self._cache.fill(first + index, prefilled.cache, index, sequence.request.prompt.tokens)
+            self._positions[first + index] = sequence.request.prompt.tokens
+            if self._token_step.experts is not None:
+                self._token_step.experts.join(first + index, sequence.gates)
+            self._rows.append(sequence)
+        self._rows_changed = True
+        self._extend(first, prefilled.logits)
         for sequence in group:
             sequence.prefill_ended = time.monotonic()
             sequence.request.on_prefill(sequence.request.prompt.tokens, sequence.request.prompt.tokens)
-        if self._batch is None:
-            self._batch = batch
-        else:
-            self._batch.join(batch)
-        self._routing = None
-        self._keep_undone()
+        self._close_up()
         return True
 
     def _split(self, group: list[Sequence]) -> bool:
@@ -206,11 +261,11 @@ class Engine:
         self._free_memory()
         if len(group) > 1:
             half = len(group) // 2
-            if self._prefill(group[:half]):
-                return self._prefill(group[half:])
+            if self._prefill_group(group[:half]):
+                return self._prefill_group(group[half:])
             self._waiting.extendleft(reversed(group[half:]))
             return False
-        if self._batch is not None:
+        if self._rows:
             self._waiting.appendleft(group[0])
             return False
         message = "The machine has too little memory for this video, even on its own."
@@ -218,41 +273,60 @@ class Engine:
         return True
 
     def _decode(self) -> None:
-        if self._batch is None:
+        """One token for every row."""
+        count = len(self._rows)
+        if count == 0:
             return
-        if self._routing is None:
-            self._routing = self._pass.reuse(self._batch.sequences)
-        length = self._batch.length
+        if self._rows_changed:
+            self._arrange()
         try:
-            logits = self._pass.decode_step(self._batch, self._routing)
+            logits = self._token_step(
+                self._tokens[:count], self._positions[:count], self._span(), self._arranged
+            )
         except torch.OutOfMemoryError:
-            self._shed(length)
+            self._shed()
             return
-        self._extend(self._batch, logits)
-        self._keep_undone()
+        self._positions[:count] += 1
+        self._extend(0, logits)
+        self._close_up()
 
-    def _shed(self, length: int) -> None:
+    def _arrange(self) -> None:
+        """Group the rows by adapter; needed once whenever rows have come or gone."""
+        if self._token_step.experts is not None:
+            slots = [0 if s.gates is None else s.gates.slot for s in self._rows]
+            on_gpu = self._device.type == "cuda"
+            self._arranged = self._token_step.experts.arrange(slots, same_shape=on_gpu)
+        self._rows_changed = False
+
+    def _span(self) -> int:
+        """How many positions the next step has to look at."""
+        longest = max(s.request.prompt.tokens + len(s.generated) for s in self._rows)
+        if self._device.type != "cuda":
+            return longest
+        return min(-(-longest // _GPU_SPAN) * _GPU_SPAN, self._cache.length)
+
+    def _shed(self) -> None:
         """Out of memory in a decode step: the newer half starts again later, with less in flight from now on."""
-        assert self._batch is not None
         self._free_memory()
-        sequences = self._batch.sequences
-        if len(sequences) == 1:
+        if len(self._rows) == 1:
             message = "The machine has too little memory to finish this answer."
             self._fail_all(JobFailure(Code.MODEL_OUT_OF_MEMORY, message))
             return
-        kept = (len(sequences) + 1) // 2
-        log.warning("out of memory with %d requests in flight, going on with %d", len(sequences), kept)
-        for sequence in sequences[kept:]:
+        by_age = sorted(self._rows, key=lambda sequence: sequence.submitted)
+        kept = (len(by_age) + 1) // 2
+        log.warning("out of memory with %d requests in flight, going on with %d", len(by_age), kept)
+        for sequence in by_age[kept:]:
             sequence.restart()
-        self._waiting.extendleft(reversed(sequences[kept:]))
+            self._leave(self._rows.index(sequence))
+        self._waiting.extendleft(reversed(by_age[kept:]))
         self._room = kept
-        self._batch.rewind(length)
-        self._keep(list(range(kept)))
 
-    def _extend(self, batch: Batch, logits: torch.Tensor) -> None:
-        """Give every row its next token. logits (B, V)."""
-        for sequence, row in zip(batch.sequences, logits, strict=True):
-            token = self._chooser.choose(sequence, row)
+    def _extend(self, first: int, logits: torch.Tensor) -> None:
+        """Give every row from `first` on its next token. logits (B, V)."""
+        sequences = self._rows[first:]
+        chosen = self._chooser.choose(sequences, logits)  # (B,)
+        self._tokens[first : first + len(sequences)] = chosen
+        for sequence, token in zip(sequences, chosen.tolist(), strict=True):
             sequence.generated.append(token)
             done = self._finish_reason(sequence)
             if done is not None:
@@ -262,8 +336,7 @@ class Engine:
     def _finish_reason(self, sequence: Sequence) -> Literal["stop", "length"] | None:
         if sequence.generated[-1] in self._chooser.stop_ids:
             return "stop"
-        limit = self._backbone.model.config.text_config.max_position_embeddings
-        full = sequence.request.prompt.tokens + len(sequence.generated) >= limit
+        full = sequence.request.prompt.tokens + len(sequence.generated) >= self._cache.length
         return "length" if full or len(sequence.generated) >= sequence.request.max_new_tokens else None
 
     def _retire(self, sequence: Sequence, reason: Literal["stop", "length"]) -> None:
@@ -279,7 +352,7 @@ class Engine:
             text=text,
             token_ids=tuple(ids),
             finish_reason=reason,
-            gates=sequence.gates if sequence.request.slot else None,
+            gates=sequence.gates,
             completion_tokens=len(sequence.generated),
             waited_s=sequence.prefill_began - sequence.submitted,
             prefill_s=ended - sequence.prefill_began,
@@ -287,35 +360,60 @@ class Engine:
         )
         sequence.future.set_result(answer)
 
-    def _keep_undone(self) -> None:
+    def _close_up(self) -> None:
         """Let the rows leave whose future is settled."""
-        if self._batch is not None:
-            undone = [row for row, sequence in enumerate(self._batch.sequences) if not sequence.future.done()]
-            if len(undone) < len(self._batch):
-                self._keep(undone)
+        for row in reversed(range(len(self._rows))):
+            if self._rows[row].future.done():
+                self._leave(row)
 
-    def _keep(self, rows: list[int]) -> None:
-        assert self._batch is not None
-        self._routing = None
-        if rows:
-            self._batch.keep(rows)
-            return
-        self._batch = None
-        self._room = self._limits.max_batch  # memory is free again
+    def _leave(self, row: int) -> None:
+        """Free a row; the last one moves into its place."""
+        last = len(self._rows) - 1
+        if row != last:
+            sequence = self._rows[row] = self._rows[last]
+            self._cache.move(last, row, sequence.request.prompt.tokens + len(sequence.generated))
+            self._tokens[row] = self._tokens[last]
+            self._positions[row] = self._positions[last]
+            if self._token_step.experts is not None:
+                self._token_step.experts.move(last, row)
+        self._rows.pop()
+        self._rows_changed = True
+        if not self._rows:
+            self._room = self._cache.rows  # memory is free again
 
     def _fail_all(self, failure: Exception) -> None:
-        _fail(self._batch.sequences if self._batch is not None else [], failure)
-        self._batch = None
-        self._routing = None
-        self._room = self._limits.max_batch
+        _fail(self._rows, failure)
+        self._rows.clear()
+        self._room = self._cache.rows
 
-    @staticmethod
-    def _free_memory() -> None:
+    def _free_memory(self) -> None:
+        self.vision.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def _fail(sequences: list[Sequence], failure: Exception) -> None:
+def _planned_cache(backbone: Backbone, limits: EngineLimits) -> SlotCache:
+    """The cache for as much of the limits as the memory that is free now allows."""
+    config = backbone.model.config.text_config
+    plan = plan_cache(
+        config,
+        backbone.dtype,
+        rows=limits.max_batch,
+        length=limits.row_tokens or config.max_position_embeddings,
+        budget=cache_budget(backbone.device),
+    )
+    return SlotCache(
+        layers=config.num_hidden_layers,
+        rows=plan.rows,
+        length=plan.length,
+        heads=config.num_key_value_heads,
+        head_width=head_width(config),
+        dtype=backbone.dtype,
+        device=backbone.device,
+    )
+
+
+def _fail(sequences: "list[Sequence] | deque[Sequence]", failure: Exception) -> None:
     for sequence in sequences:
         if not sequence.future.done():
             sequence.future.set_exception(failure)

@@ -35,6 +35,13 @@ class FramePlan:
         count = min(max(wanted, self.min_frames), self.max_frames, total)
         return [i * total // count for i in range(count)]
 
+    def most_tokens(self) -> int:
+        """The most video tokens that frames of this plan make, one for every square of `size_multiple` pixels."""
+        budget = self.max_frames * (self.frame_pixels or self.min_pixels)
+        if self.frame_pixels is None:
+            budget = max(budget, self.max_pixels)
+        return math.ceil(budget / self.size_multiple**2)
+
     def frame_size(self, height: int, width: int, count: int) -> tuple[int, int]:
         """(height, width) that a frame is scaled to when `count` frames are kept.
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import uuid
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import torch
@@ -31,7 +32,9 @@ from workers.consumer import Consumer, Pace
 from workers.engine import Engine, EngineLimits
 from workers.expert_room import room_for_sound
 from workers.frame_plan import DecodeLimits
+from workers.gauges import Gauges
 from workers.metrics import WorkerMetrics
+from workers.periodic import Periodic
 from workers.pipeline import Pipeline
 from workers.prompt import PromptBuilder
 from workers.settings import WorkerSettings
@@ -41,6 +44,9 @@ log = logging.getLogger("visum.worker")
 DISTRIBUTION = "milora-visum"
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _REDIS_TRIES = 8
+_GAUGES_S = 1.0
+_WORDS_TOKENS = 4096
+"""Room in a row for the words of a prompt: the longest instructions that the gateway takes, and each frame's time."""
 
 
 def run_worker(settings: WorkerSettings) -> int:
@@ -54,15 +60,17 @@ def run_worker(settings: WorkerSettings) -> int:
         log.error("%s", failure)
         return 1
     _introduce(backbone)
-    consumer, engine = build_worker(settings, backbone, connect(settings.redis_url))
-    job.bind(consumer.run)
+    worker = build_worker(settings, backbone, connect(settings.redis_url))
+    job.bind(worker.consumer.run)
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: consumer.stop())
-    engine.start()
+        signal.signal(signum, lambda *_: worker.consumer.stop())
+    worker.engine.start()
+    worker.gauges.start()
     try:
-        consumer.consume()
+        worker.consumer.consume()
     finally:
-        engine.close()
+        worker.gauges.stop()
+        worker.engine.close()
     return 0
 
 
@@ -78,7 +86,16 @@ def connect(url: str) -> Redis:
     )
 
 
-def build_worker(settings: WorkerSettings, backbone: Backbone, redis: Redis) -> tuple[Consumer, Engine]:
+@dataclass(frozen=True)
+class Worker:
+    """The parts of a worker that are started and stopped."""
+
+    consumer: Consumer
+    engine: Engine
+    gauges: Periodic
+
+
+def build_worker(settings: WorkerSettings, backbone: Backbone, redis: Redis) -> Worker:
     """Everything a worker consists of, wired and not yet started."""
     metrics = WorkerMetrics()
     _serve_metrics(settings)
@@ -88,8 +105,9 @@ def build_worker(settings: WorkerSettings, backbone: Backbone, redis: Redis) -> 
         log.warning("%s", refusal)
     room = room_for_sound(registry, backbone, experts=settings.adapter_experts, rank=settings.adapter_rank)
     experts = inject(backbone.model, room, slots=settings.adapter_slots)
-    engine = Engine(backbone, experts, EngineLimits(settings.slots, settings.prefill_tokens))
-    desk = AdapterDesk(registry, backbone, engine, AdapterBank(experts), metrics)
+    engine = Engine(backbone, experts, _limits(settings, backbone))
+    bank = AdapterBank(experts)
+    desk = AdapterDesk(registry, backbone, bank, metrics, host_bytes=settings.adapter_host_bytes)
     store = SummaryStore(redis, settings.retention)
     pipeline = _pipeline(settings, backbone, engine, desk, store, metrics, name)
     announce(redis, _served(backbone))
@@ -101,7 +119,27 @@ def build_worker(settings: WorkerSettings, backbone: Backbone, redis: Redis) -> 
         watch_s=settings.watch_seconds,
         drain_s=settings.drain_seconds,
     )
-    return Consumer(redis, store, pipeline.run, metrics, name=name, slots=settings.slots, pace=pace), engine
+    # So many jobs more than the engine has rows decode their videos while it generates.
+    ahead = _decode_processes(settings)
+    consumer = Consumer(
+        redis, store, pipeline.run, metrics, name=name, capacity=lambda: engine.room + ahead, pace=pace
+    )
+    gauges = Periodic("gauges", _GAUGES_S, Gauges(metrics, engine, bank).update)
+    return Worker(consumer, engine, gauges)
+
+
+def _limits(settings: WorkerSettings, backbone: Backbone) -> EngineLimits:
+    plan = PromptBuilder(backbone.processor, backbone.manifest).frame_plan()
+    return EngineLimits(
+        max_batch=settings.slots,
+        prefill_tokens=settings.prefill_tokens,
+        row_tokens=plan.most_tokens() + _WORDS_TOKENS + settings.max_new_tokens,
+        vision_cache_bytes=settings.vision_cache_bytes,
+    )
+
+
+def _decode_processes(settings: WorkerSettings) -> int:
+    return settings.decode_processes or os.cpu_count() or 1
 
 
 def _pipeline(
@@ -135,7 +173,7 @@ def _pipeline(
             memory_bytes=settings.decode_memory_bytes,
             max_duration_s=settings.max_duration_s,
         ),
-        decode_processes=settings.decode_processes or os.cpu_count() or 1,
+        decode_processes=_decode_processes(settings),
         default_new_tokens=backbone.manifest.max_new_tokens,
         max_new_tokens=settings.max_new_tokens,
     )

@@ -46,6 +46,32 @@ class WorkerMetrics:
         self.adapter_evictions = Counter(
             "visum_adapter_evictions", "Adapters that gave up their slot to another.", registry=registry
         )
+        self.adapter_slots = Gauge(
+            "visum_adapter_slots",
+            "Adapter slots beside the model: in all, taken by an adapter, and pinned by a request.",
+            ("state",),
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.engine_rows = Gauge(
+            "visum_engine_rows",
+            "Rows of the decode batch: in all as memory allows now, and used by a request.",
+            ("state",),
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.vision_cache_bytes = Gauge(
+            "visum_vision_cache_bytes",
+            "Features of videos seen before.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.vision_cache_lookups = Counter(
+            "visum_vision_cache_lookups",
+            "Videos looked up among those seen before, by whether the vision tower was spared.",
+            ("outcome",),
+            registry=registry,
+        )
         self.adapters_refused = Counter(
             "visum_adapters_refused",
             "Adapter versions found unsound while loading.",

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -24,6 +24,7 @@ from workers.decode import DecodeCanceled, DecodedVideo, decode
 from workers.engine import Engine
 from workers.frame_plan import DecodeLimits
 from workers.metrics import TOTAL, WorkerMetrics
+from workers.prefill import Look
 from workers.prompt import Prompt, PromptBuilder
 from workers.request import EngineAnswer, EngineClosed, EngineRequest, RequestStopped
 from workers.router import Route, route
@@ -102,12 +103,15 @@ class Pipeline:
         return record
 
     def _summarize(self, record: SummaryRecord, control: JobControl) -> SummaryResult:
+        asked = record.request.domain
+        if asked != AUTO_DOMAIN:
+            self._desk.prefetch(asked, record.request.adapter_version)
         video, decode_s = self._decode(record, control)
         control.check()
         prompt = self._preparing.submit(self._prompts.build, video, record.request.instructions).result()
         control.report(Stage.ADAPTER)
         began = time.monotonic()
-        chosen = self._route(record.request.domain, prompt)
+        chosen = self._route(record, prompt)
         control.check()
         with self._desk.pinned(chosen.selected, record.request.adapter_version, control) as adapter:
             adapter_s = time.monotonic() - began
@@ -143,13 +147,19 @@ class Pipeline:
         finally:
             self._decoders.release()
 
-    def _route(self, domain: str, prompt: Prompt) -> Route:
+    def _route(self, record: SummaryRecord, prompt: Prompt) -> Route:
+        domain = record.request.domain
         if domain != AUTO_DOMAIN:
             return Route(domain, {})
         prototypes = self._desk.prototypes()
         if self._general_prototype is not None:
             prototypes["general"] = self._general_prototype
-        return route(self._engine.video_features(prompt), prototypes)
+        features = self._engine.look(Look(prompt, key=self._vision_key(record, PinnedAdapter())))
+        return route(features.result(), prototypes)
+
+    def _vision_key(self, record: SummaryRecord, adapter: PinnedAdapter) -> Hashable:
+        """All that the vision tower's features of this video depend on."""
+        return record.request.sha256, self._prompts.frame_plan(), adapter.vision
 
     def _generate(
         self, record: SummaryRecord, prompt: Prompt, adapter: PinnedAdapter, control: JobControl
@@ -159,6 +169,7 @@ class Pipeline:
             prompt=prompt,
             max_new_tokens=min(asked, self._max_new_tokens),
             slot=adapter.slot,
+            vision_key=self._vision_key(record, adapter),
             seed=record.request.seed,
             stop=control.stop,
             on_prefill=lambda done, total: control.report(Stage.PREFILL, done, total),

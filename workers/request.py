@@ -1,6 +1,6 @@
 """What the engine is asked, and what it answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Literal
@@ -21,7 +21,8 @@ class EngineRequest:
 
     `slot` is where the request's adapter is resident, 0 for none; the caller keeps it pinned until the answer is
     there. `seed` None is greedy. `stop` is looked at between steps. `on_prefill` and `on_token` are called on the
-    engine's thread with (done, total) tokens and must not block.
+    engine's thread with (done, total) tokens and must not block. `vision_key` names all that the vision tower's features
+    of this video depend on, None if they need not be kept.
     """
 
     prompt: Prompt
@@ -31,6 +32,7 @@ class EngineRequest:
     stop: Event = field(default_factory=Event)
     on_prefill: Report = _ignore
     on_token: Report = _ignore
+    vision_key: Hashable | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """How the next token is chosen from a request's logits."""
 
+from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from workers.batch import Sequence
+from workers.sequence import Sequence
 
 _TEMPERATURE = 0.7
 _TOP_P = 0.9
@@ -30,7 +31,7 @@ class Chooser:
     warpers: LogitsProcessorList
 
     @classmethod
-    def of(cls, config: GenerationConfig, device: torch.device) -> "Chooser":
+    def of(cls, config: GenerationConfig) -> "Chooser":
         """The same processors in the same order as `generate` makes from this config."""
         stop = config.eos_token_id
         stop_ids = frozenset(stop if isinstance(stop, list) else [] if stop is None else [stop])
@@ -43,19 +44,23 @@ class Chooser:
         warpers.append(TopPLogitsWarper(top_p=float(config.top_p or _TOP_P)))
         return cls(stop_ids, penalties, warpers)
 
-    def choose(self, sequence: Sequence, logits: torch.Tensor) -> int:
-        """The next token of a sequence, given its logits (V,).
+    def choose(self, sequences: Ordered[Sequence], logits: torch.Tensor) -> torch.Tensor:
+        """The next token of every sequence, (B,) on the logits' device, given the logits (B, V)."""
+        chosen = logits.argmax(-1)
+        for row, sequence in enumerate(sequences):
+            if self.penalties or sequence.generator is not None:
+                chosen[row] = self._one(sequence, logits[row])
+        return chosen
+
+    def _one(self, sequence: Sequence, logits: torch.Tensor) -> int:
+        """The next token of one sequence, given its logits (V,).
 
         Greedy without a seed. With one the draw is made on the CPU from this request's logits alone,
         so that it does not depend on which other requests are in flight, nor on the device's own generator.
         """
-        generator = sequence.generator
-        scores = logits.float().unsqueeze(0)  # (1, V)
-        if self.penalties or generator is not None:
-            seen = torch.tensor([sequence.ids], device=logits.device)  # (1, T)
-            scores = self.penalties(seen, scores)
-            if generator is not None:
-                scores = self.warpers(seen, scores)
-        if generator is None:
+        seen = torch.tensor([sequence.ids], device=logits.device)  # (1, T)
+        scores = self.penalties(seen, logits.float().unsqueeze(0))  # (1, V)
+        if sequence.generator is None:
             return int(scores.argmax(-1))
-        return int(torch.multinomial(scores.softmax(-1).cpu(), 1, generator=generator))
+        probabilities = self.warpers(seen, scores).softmax(-1).cpu()
+        return int(torch.multinomial(probabilities, 1, generator=sequence.generator))

@@ -36,12 +36,24 @@ class WorkerSettings(BaseSettings):
         default=0, ge=0, description="CPU threads of one tensor operation; 0: torch's own."
     )
 
-    slots: int = Field(default=8, ge=1, description="Summaries that one worker works on at once.")
+    slots: int = Field(
+        default=8,
+        ge=1,
+        description="Answers that one worker generates at once, as far as its memory allows.",
+    )
     prefill_tokens: int = Field(
         default=16_384, ge=1, description="Most prompt tokens in one prefill, padding included."
     )
     max_new_tokens: int = Field(default=1024, ge=1, description="Longest answer, whatever is asked for.")
     adapter_slots: int = Field(default=8, ge=1, description="Adapters that are resident at once.")
+    adapter_host_bytes: int = Field(
+        default=2**30, ge=0, description="Memory for adapters that are verified and ready for a slot."
+    )
+    vision_cache_bytes: int = Field(
+        default=2**28,
+        ge=0,
+        description="Memory for the vision tower's features of recent videos, where the model is.",
+    )
     adapter_experts: int = Field(
         default=0,
         ge=0,

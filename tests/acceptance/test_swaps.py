@@ -24,7 +24,7 @@ def test_a_thousand_swaps_over_four_domains_leave_the_backbone_and_its_answers_a
         engine.start()
 
         def swap_in(domain: str) -> int:
-            slot = engine.call(lambda: on.bank.acquire(domain, lambda: on.states[domain]))
+            slot = on.bank.acquire(domain, lambda: on.states[domain])
             on.bank.release(domain)
             return slot
 

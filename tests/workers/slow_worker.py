@@ -7,18 +7,18 @@ import sys
 import time
 
 from workers.main import run_worker
-from workers.model_pass import ModelPass
 from workers.settings import WorkerSettings
+from workers.token_step import TokenStep
 
 STEP_S = float(os.environ.get("VISUM_TEST_STEP_S", "0"))
-_decode_step = ModelPass.decode_step
+_take_step = TokenStep.__call__
 
 
-def _slow_step(self, batch, routing):
+def _slow_step(self, *step):
     time.sleep(STEP_S)
-    return _decode_step(self, batch, routing)
+    return _take_step(self, *step)
 
 
 if __name__ == "__main__":
-    ModelPass.decode_step = _slow_step
+    TokenStep.__call__ = _slow_step
     sys.exit(run_worker(WorkerSettings()))

@@ -10,6 +10,7 @@ import torch
 
 from contract.errors import Code, JobFailure
 from milora import MiloraModel
+from milora.layers import MiloraLayer
 from model_store.backbone import Backbone, weights_sha256
 from tests.workers.requests import (
     NEW_TOKENS,
@@ -113,17 +114,16 @@ def test_an_adapter_changes_the_answer_and_none_means_the_frozen_backbone(
 def test_gates_are_computed_once_and_kept_for_the_whole_answer(
     backbone: Backbone, experts: MiloraModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = {"route": 0, "reuse": 0}
-    for name in calls:
-        whole = getattr(MiloraModel, name)
+    computed: list[str] = []
+    whole = MiloraLayer._gates
 
-        def count(self: MiloraModel, *args: object, _name: str = name, _whole=whole, **kwargs: object):
-            calls[_name] += 1
-            return _whole(self, *args, **kwargs)
+    def count(self: MiloraLayer, *rest: object) -> torch.Tensor:
+        computed.append(self.name)
+        return whole(self, *rest)
 
-        monkeypatch.setattr(MiloraModel, name, count)
+    monkeypatch.setattr(MiloraLayer, "_gates", count)
     answers(engine_of(backbone, experts), [request_of(backbone, 1, slot=2)])
-    assert calls == {"route": 1, "reuse": 1}
+    assert sorted(computed) == sorted(layer.name for layer in experts.layers)
 
 
 def test_a_reported_gate_is_the_softmax_of_what_its_layer_read(
@@ -205,11 +205,8 @@ def test_an_answer_of_nothing_is_a_failure(backbone: Backbone, monkeypatch: pyte
     assert failure.code is Code.MODEL_EMPTY_ANSWER
 
 
-def test_a_prompt_longer_than_the_context_is_a_failure(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backbone.model.config.text_config, "max_position_embeddings", 50)
-    engine = engine_of(backbone)
+def test_a_prompt_longer_than_a_row_is_a_failure(backbone: Backbone) -> None:
+    engine = engine_of(backbone, row_tokens=50)
     future = engine.submit(request_of(backbone, 0))
     turn(engine, [future])
     failure = future.exception()
@@ -223,7 +220,7 @@ def test_a_bug_in_a_step_costs_the_requests_in_flight_and_not_the_engine(
     engine = engine_of(backbone)
     engine.start()
     with monkeypatch.context() as patch:
-        patch.setattr("workers.model_pass.ModelPass.decode_step", lambda *_: 1 / 0)
+        patch.setattr("workers.token_step.TokenStep.__call__", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.submit(request_of(backbone, 0)).result(timeout=60)
     answer = engine.submit(request_of(backbone, 0)).result(timeout=60)
@@ -239,15 +236,6 @@ def test_closing_fails_what_is_unanswered(backbone: Backbone) -> None:
     assert isinstance(future.exception(timeout=0), EngineClosed)
     with pytest.raises(EngineClosed):
         engine.submit(request_of(backbone, 0))
-
-
-def test_an_errand_runs_on_the_engines_thread_and_its_failure_is_the_callers(backbone: Backbone) -> None:
-    engine = engine_of(backbone)
-    engine.start()
-    assert engine.call(lambda: threading.current_thread().name) == "visum-engine"
-    with pytest.raises(ZeroDivisionError):
-        engine.call(lambda: 1 / 0)
-    engine.close()
 
 
 def test_the_backbones_bytes_stay_the_same(backbone: Backbone, experts: MiloraModel) -> None:

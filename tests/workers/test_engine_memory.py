@@ -8,27 +8,31 @@ import torch
 from contract.errors import Code, JobFailure
 from model_store.backbone import Backbone
 from tests.workers.requests import answers, engine_of, request_of, turn
-from workers.model_pass import ModelPass
+from workers.prefill import Prefill
+from workers.token_step import TokenStep
+
+
+PASSES = {"prefill": Prefill, "decode step": TokenStep}
 
 
 def _short_of_memory(monkeypatch: pytest.MonkeyPatch, name: str, most: int) -> list[int]:
-    """Let a pass over more than `most` requests run out of memory, half way through; returns the sizes tried."""
-    whole, sizes = getattr(ModelPass, name), []
+    """Let a pass over more than `most` requests run out of memory; returns the sizes tried."""
+    kind, sizes = PASSES[name], []
+    whole = kind.__call__
 
-    def bounded(self: ModelPass, batch, *rest):
+    def bounded(self: Prefill | TokenStep, batch, *rest):
         sizes.append(len(batch))
         if len(batch) > most:
-            if name == "decode_step":  # some layers have taken in the new token already
-                layer = batch.cache.layers[0]
-                layer.update(layer.keys[:, :, -1:], layer.values[:, :, -1:])
+            if name == "decode step":  # some layers have taken in the new token already
+                self.cache._blocks[0, :, :, rest[0].max() :] = 7.0
             raise torch.OutOfMemoryError
         return whole(self, batch, *rest)
 
-    monkeypatch.setattr(ModelPass, name, bounded)
+    monkeypatch.setattr(kind, "__call__", bounded)
     return sizes
 
 
-@pytest.mark.parametrize("pass_name", ["prefill", "decode_step"])
+@pytest.mark.parametrize("pass_name", PASSES)
 def test_less_is_done_at_once_and_the_answers_are_the_same(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, pass_name: str
 ) -> None:
@@ -40,7 +44,7 @@ def test_less_is_done_at_once_and_the_answers_are_the_same(
     assert max(sizes) == 6
 
 
-@pytest.mark.parametrize("pass_name", ["prefill", "decode_step"])
+@pytest.mark.parametrize("pass_name", PASSES)
 def test_a_video_too_large_even_alone_is_a_failure_of_its_own(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, pass_name: str
 ) -> None:

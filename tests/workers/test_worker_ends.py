@@ -65,13 +65,15 @@ def test_a_job_stranded_before_its_lease_goes_back_into_the_queue(service: Servi
 
 
 def test_a_stopped_worker_finishes_what_it_began(service: Service, video: Path) -> None:
-    worker = service.start_worker(step_s=0.05, slots=1, **QUICK)
+    worker = service.start_worker(step_s=0.05, slots=1, decode_processes=1, **QUICK)
     running = service.submit(video, max_new_tokens=40)
     wait_until(lambda: service.generating(running), "the first one generates")
-    waiting = service.submit(video)
+    decoded_ahead, waiting = service.submit(video), service.submit(video)
+    wait_until(lambda: service.store.get(decoded_ahead).status is Status.RUNNING, "the second one is begun")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(timeout=90) == 0, service.logs()
     assert service.store.get(running).status is Status.SUCCEEDED
+    assert service.store.get(decoded_ahead).status is Status.SUCCEEDED
     assert service.store.get(waiting).status is Status.QUEUED
 
 

@@ -1,0 +1,72 @@
+"""How many requests may be in flight, and how long each may get, in the memory that is free at start."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedConfig
+
+log = logging.getLogger("visum.engine")
+
+CPU_SHARE, GPU_SHARE = 0.4, 0.7
+"""Of the free memory, for the cache. The rest is for prefills, frames, and on the CPU for everybody else."""
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """`rows` requests of at most `length` tokens each, prompt and answer together."""
+
+    rows: int
+    length: int
+
+
+def plan_cache(
+    config: PreTrainedConfig, dtype: torch.dtype, *, rows: int, length: int, budget: int
+) -> CachePlan:
+    """As many of the wanted rows as fit into `budget` bytes at the wanted length.
+
+    A request that does not fit is lost, one that waits is only late: rows are given up before length is.
+    """
+    length = min(length, config.max_position_embeddings)
+    per_token = cache_bytes_per_token(config, dtype)
+    fitting = budget // (per_token * length)
+    plan = CachePlan(min(rows, fitting), length) if fitting else CachePlan(1, max(1, budget // per_token))
+    if plan != CachePlan(rows, length):
+        log.warning(
+            "%d MiB are free for keys and values: %d requests of %d tokens at once, not %d of %d",
+            budget >> 20, plan.rows, plan.length, rows, length,
+        )  # fmt: skip
+    return plan
+
+
+def cache_bytes_per_token(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Keys and values of one position in all layers of a language model, in bytes."""
+    width = head_width(config) * config.num_key_value_heads
+    return 2 * config.num_hidden_layers * width * torch.empty(0, dtype=dtype).element_size()
+
+
+def head_width(config: PreTrainedConfig) -> int:
+    """D, the numbers in one attention head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def cache_budget(device: torch.device) -> int:
+    """Bytes that the cache may take on this device, as of now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * GPU_SHARE)
+    return int(available_bytes() * CPU_SHARE)
+
+
+def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Memory that this process could still take: the system's, or what its container leaves it if that is less."""
+    try:
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 4 << 30  # no Linux: assume a small machine
+    try:
+        limit = int((cgroup / "memory.max").read_text())
+        return max(0, min(free, limit - int((cgroup / "memory.current").read_text())))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return free
