@@ -9,7 +9,7 @@ DEV_STAMP  := $(VENV)/.installed-dev
 DEMO_STAMP := $(if $(wildcard $(DEV_STAMP)),$(DEV_STAMP),$(VENV)/.installed-worker)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check format bench demo-backbone demo-experts clean
+.PHONY: help demo serve test check format bench soak demo-backbone demo-experts clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ format: $(DEV_STAMP) ## rewrite the code in the project's format
 
 bench: $(DEV_STAMP) ## measure speed on this machine, into benchmarks/results/latest.md
 	@$(BIN)/python -m benchmarks
+
+soak: $(DEV_STAMP) ## half an hour of the whole service at saturation, and whether anything leaks (Linux)
+	@$(BIN)/python -m benchmarks.soak --minutes 30
 
 demo-backbone: $(DEV_STAMP) ## train the demo backbone again, from nothing
 	@$(BIN)/python -m training.backbone --out runs/demo-backbone --clips 58205
