@@ -20,10 +20,13 @@ from model_store.backbone import Backbone
 from model_store.errors import AdapterRefused
 from model_store.manifest import AdapterManifest, GroupManifest
 from model_store.registry import AdapterEntry, AdapterRegistry
+from workers.token_step import SITES
 
 log = logging.getLogger("visum.adapters")
 
 _DEFAULT_TARGETS = {"temporal": VIDEO_LLAMA_3_TEMPORAL, "spatial": VIDEO_LLAMA_3_SPATIAL}
+_LANGUAGE_MODEL = "model.language_model."
+_VISION = ("model.vision_model.", "model.projector.")
 _DEFAULT_EXPERTS = 4
 _DEFAULT_RANK = 8
 
@@ -59,8 +62,20 @@ def room_for_sound(
     return room
 
 
+def servable(target: str) -> bool:
+    """Whether the engine has a place for experts of this module: anything in the vision tower and the projector, in the
+    language model the linear layers that its decode step writes out."""
+    if target.startswith(_LANGUAGE_MODEL):
+        return target.endswith(tuple(f".{name}" for site in SITES for name in site))
+    return target.startswith(_VISION)
+
+
 def _misfit(entry: AdapterEntry, backbone: Backbone, room: MiloraConfig) -> str | None:
     """Why an adapter can't be given this room, or None."""
+    targets = [target for group in entry.manifest.groups.values() for target in group.targets]
+    strange = [target for target in targets if not servable(target)]
+    if strange:
+        return f"it adapts {strange[0]}, where no experts can be served"
     try:
         load_adapter(entry, backbone_fingerprint=backbone.fingerprint, module_shapes=backbone.module_shapes)
         inject(backbone.model, room, slots=2).remove()  # two: with one, fresh experts would be drawn

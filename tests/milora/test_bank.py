@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -228,3 +230,63 @@ def test_a_bank_takes_gradients_off_and_dropout_out() -> None:
     bank = small_bank()
     assert not any(parameter.requires_grad for parameter in bank._handle.parameters())
     assert not bank._handle.training
+
+
+class SlowLoad:
+    """A load that waits until it is let go, and counts how often it was begun."""
+
+    def __init__(self, mark: float) -> None:
+        self.mark, self.calls = mark, 0
+        self.began, self.go = threading.Event(), threading.Event()
+
+    def __call__(self) -> AdapterState:
+        self.calls += 1
+        self.began.set()
+        assert self.go.wait(timeout=30)
+        return small_state(self.mark)
+
+
+def test_callers_that_want_one_key_share_one_load_and_pin_it_each() -> None:
+    bank, load = small_bank(), SlowLoad(1.0)
+    with ThreadPoolExecutor(3) as pool:
+        slots = [pool.submit(bank.acquire, "a", load) for _ in range(3)]
+        assert load.began.wait(timeout=30)
+        load.go.set()
+        assert len({slot.result(timeout=30) for slot in slots}) == 1
+    assert load.calls == 1
+    assert (bank.stats.misses, bank.stats.hits) == (1, 2)
+    for _ in range(3):
+        bank.release("a")
+    assert bank.stats.pinned == 0
+
+
+def test_a_resident_adapter_is_served_while_another_is_loaded() -> None:
+    bank, load = small_bank(), SlowLoad(2.0)
+    bank.acquire("a", lambda: small_state(1.0))
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(bank.acquire, "b", load)
+        assert load.began.wait(timeout=30)
+        assert bank.acquire("a", lambda: pytest.fail("resident already")) == 1
+        load.go.set()
+        assert loading.result(timeout=30) == 2
+
+
+def test_a_load_that_fails_is_tried_again_by_the_next_who_asks() -> None:
+    bank = small_bank()
+    with pytest.raises(OSError, match="gone"):
+        bank.acquire("a", lambda: (_ for _ in ()).throw(OSError("gone")))
+    assert bank.acquire("a", lambda: small_state(1.0)) in range(1, SLOTS + 1)
+
+
+def test_an_adapter_laid_out_for_its_slot_is_the_same_adapter(model: nn.Module) -> None:
+    handle = inject(model, CONFIG, slots=2)
+    state = random_state(handle, seed=3)
+    staged = state.staged(torch.float32, pinned=False)
+    for slot, one in ((1, state), (2, staged)):
+        handle.load_state(one, slot)
+    first, second = handle.export_state(1), handle.export_state(2)
+    for name, layer in first.layers.items():
+        assert layer.A.equal(second.layers[name].A)
+        assert layer.B.equal(second.layers[name].B)
+    assert staged.bytes == state.bytes
+    assert all(layer.B.flatten(1).t().is_contiguous() for layer in staged.layers.values())

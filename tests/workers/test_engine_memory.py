@@ -11,7 +11,6 @@ from tests.workers.requests import answers, engine_of, request_of, turn
 from workers.prefill import Prefill
 from workers.token_step import TokenStep
 
-
 PASSES = {"prefill": Prefill, "decode step": TokenStep}
 
 

@@ -12,7 +12,7 @@ from model_store.backbone import Backbone
 from model_store.manifest import MANIFEST_FILE
 from model_store.registry import AdapterEntry, AdapterRegistry
 from tests.workers.adapters import publish_random
-from workers.expert_room import room_for, room_for_sound
+from workers.expert_room import room_for, room_for_sound, servable
 
 
 def _registry(store: Path, backbone: Backbone) -> AdapterRegistry:
@@ -61,3 +61,29 @@ def test_a_manifest_that_its_files_do_not_bear_out_gets_no_room_and_is_refused_b
         ("wildlife", True)
     ]
     inject(backbone.model, room, slots=2).remove()
+
+
+@pytest.mark.parametrize(
+    ("target", "can"),
+    [
+        ("model.language_model.layers.0.self_attn.k_proj", True),
+        ("model.language_model.layers.11.mlp.down_proj", True),
+        ("model.vision_model.encoder.layers.0.mlp.fc1", True),
+        ("model.projector.readout.0", True),
+        ("model.language_model.norm", False),
+        ("lm_head", False),
+    ],
+)
+def test_experts_go_where_the_engine_has_a_place_for_them(target: str, can: bool) -> None:
+    assert servable(target) is can
+
+
+def test_an_adapter_of_a_module_without_a_place_is_refused_by_name(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    _rewrite(publish_random(backbone, tmp_path, "traffic", 1), targets=["lm_head"])
+    registry = _registry(tmp_path, backbone)
+    room_for_sound(registry, backbone)
+    assert [refused.reason for refused in registry.refused] == [
+        "it adapts lm_head, where no experts can be served"
+    ]
