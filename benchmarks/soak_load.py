@@ -22,7 +22,7 @@ from model_store.backbone_ref import adapter_roots
 from model_store.publish import publish
 from model_store.registry import AdapterRegistry
 
-FEWEST_WAITING, MOST_WAITING = 10, 40  # the gateway takes 100
+FEWEST_WAITING, MOST_WAITING = 20, 50  # the gateway takes 100
 UPLOADS_AT_ONCE = 4
 BAD_SHARE, CANCEL_SHARE, CANCEL_AFTER_S = 0.06, 0.15, 3.0
 HIT_RUNNING_SHARE = 0.15  # of the rounds: cancel one that runs just now

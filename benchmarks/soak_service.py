@@ -18,6 +18,8 @@ from training.world.video import write_mp4
 FIRST_CLIP = 6_000  # of the test split
 MP4_HEAD = b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41"
 STOP_S = 60.0
+SMALL_CACHES = {"VISUM_ADAPTER_HOST_BYTES": str(8 * 2**20), "VISUM_VISION_CACHE_BYTES": str(8 * 2**20)}
+"""Full before the warm-up is over: what grows after that is a leak and not a cache that fills."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,13 @@ class Running:
 
 @contextmanager
 def serving(scratch: Path) -> Iterator[Running]:
-    """`visum serve` as shipped on a free port, ready to summarize."""
+    """`visum serve` on a free port, ready to summarize; as shipped, but for the size of its caches."""
     data, temporary, log = scratch / "data", scratch / "tmp", scratch / "serve.log"
     temporary.mkdir()
     port = free_port()
     arguments = ("--port", str(port), "--data-dir", str(data))
-    with part("serve", scratch, *arguments, VISUM_DEVICE="cpu", TMPDIR=str(temporary)) as process:
+    settings = {"VISUM_DEVICE": "cpu", "TMPDIR": str(temporary), **SMALL_CACHES}
+    with part("serve", scratch, *arguments, **settings) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{url}/readyz"), process, log)
         yield Running(process, url, data, temporary, log)

@@ -19,6 +19,8 @@ KINDS, JUDGED_KINDS = ("anonymous", "rss", "pss"), ("anonymous", "rss")
 COUNT_SLACK = 16
 """So many descriptors or threads may be more after the load than before it, both idle: connections stay in their
 pools, and eight summaries at once need up to two each."""
+DRY_SHARE = 0.005
+"""Of the looks at the queue, so many may find it empty: the load is on the same machine and gets its turns late."""
 ZERO_WHILE_IDLE = {
     "visum_worker_jobs_in_flight": "jobs in flight",
     "visum_queue_depth": "waiting jobs",
@@ -127,7 +129,10 @@ def _judge_summaries(seen: Evidence, verdict: Verdict) -> None:
     verdict.hold(seen.unfinished == 0, f"{seen.unfinished} summaries wait or run still")
     verdict.hold(not seen.problems, f"{len(seen.problems)} problems, the first: {list(seen.problems[:5])}")
     dry = sum(depth == 0 for depth in seen.depths)
-    verdict.hold(dry == 0, f"the queue was empty at {dry} of {len(seen.depths)} looks: no saturation")
+    verdict.hold(
+        dry <= DRY_SHARE * len(seen.depths),
+        f"the queue was empty at {dry} of {len(seen.depths)} looks: no saturation",
+    )
     verdict.figures["waiting"] = {"least": min(seen.depths, default=0), "most": max(seen.depths, default=0)}
 
 
