@@ -1,35 +1,41 @@
 """Video file in, frames out, with the parser in a process of its own.
 
 One process per video: whatever a hostile or broken file does to FFmpeg, it does it there, without our
-files, our settings or our memory, and ends when the clock says so.
+files, our settings or our memory, and ends when the clock says so. The frames come back in shared memory.
 """
 
 import json
 import logging
 import os
-import selectors
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
 from contract.containers import SNIFF_BYTES, describe, sniff
 from contract.errors import Code, JobFailure
-from workers.decode_wire import HEADER_BYTES, TIMESTAMP, Kind, read_header
+from workers.decode_memory import FrameMemory, StillWritable
+from workers.decode_process import SERVER, DecodeProcess
+from workers.decode_wire import (
+    HEADER_BYTES,
+    TIMESTAMP,
+    Kind,
+    VideoInfo,
+    read_header,
+    send_descriptor,
+    send_json,
+)
 from workers.frame_plan import DecodeLimits, FramePlan
 
 log = logging.getLogger("visum.decode")
 
-_PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _POLL_S = 0.1
 _MAX_JSON_BYTES = 1 << 16
-_STDERR_BYTES = 1 << 12
+_MOST_THREADS = 16
 
 
 class DecodeCanceled(Exception):
@@ -69,144 +75,171 @@ def decode(
         DecodeCanceled: if `cancel` was set on the way.
     """
     limits = limits or DecodeLimits()
-    with path.open(
-        "rb", buffering=0
-    ) as source:  # unbuffered: the child inherits the descriptor's own position
+    with ExitStack() as stack:
+        # Unbuffered: the process inherits the descriptor's own position.
+        source = stack.enter_context(path.open("rb", buffering=0))
         head = source.read(SNIFF_BYTES)
         container = sniff(head)
         if container is None:
             raise JobFailure(
                 Code.VIDEO_UNSUPPORTED_CONTAINER, f"The file is not a video but {describe(head)}."
             )
-        child = _start(source, container.demuxer, plan, limits)
-    try:
-        return _Receiver(child, limits.wall_s, cancel, on_frame).receive()
-    finally:
-        _end(child)
+        limits = replace(limits, threads=limits.threads or stack.enter_context(_CPUS.share()))
+        process = SERVER.start(source.fileno())
+        stack.callback(process.close)
+        send_json(
+            process.link,
+            Kind.REQUEST,
+            {"demuxer": container.demuxer, "plan": asdict(plan), "limits": asdict(limits)},
+        )
+        return _Receiver(process, plan, limits, cancel, on_frame).receive()
 
 
-def _start(source: IO[bytes], demuxer: str, plan: FramePlan, limits: DecodeLimits) -> subprocess.Popen[bytes]:
-    """The decoding process, with the video as its standard input and an environment that holds none of ours."""
-    request = {"demuxer": demuxer, "plan": asdict(plan), "limits": asdict(limits), "parent_pid": os.getpid()}
-    environment = {"PYTHONPATH": str(_PACKAGE_ROOT), "LC_ALL": "C.UTF-8", "PATH": os.defpath}
-    return subprocess.Popen(
-        [sys.executable, "-P", "-s", "-m", "workers.decode_child", json.dumps(request)],
-        stdin=source,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        cwd="/",
-        bufsize=0,
-    )
+class _Cpus:
+    """Who decodes on how many CPUs: a video that starts gets as many as there are for each of those under way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._videos = 0
+
+    @contextmanager
+    def share(self) -> Iterator[int]:
+        with self._lock:
+            self._videos += 1
+            share = _usable_cpus() // self._videos
+        try:
+            yield min(max(share, 1), _MOST_THREADS)
+        finally:
+            with self._lock:
+                self._videos -= 1
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Kill the process if it still runs, and collect it."""
-    child.kill()
-    child.wait()
-    for pipe in (child.stdout, child.stderr):
-        if pipe is not None:
-            pipe.close()
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_CPUS = _Cpus()
 
 
 class _Receiver:
-    """Reads one decoding process to its end; bounded in bytes by what INFO announced and in time by `wall_s`."""
+    """Reads one decoding process to its end; bounded in bytes by the plan and in time by `limits.wall_s`."""
 
     def __init__(
         self,
-        child: subprocess.Popen[bytes],
-        wall_s: float,
+        process: DecodeProcess,
+        plan: FramePlan,
+        limits: DecodeLimits,
         cancel: threading.Event | None,
         on_frame: Callable[[int, int], None] | None,
     ) -> None:
-        assert child.stdout is not None
-        assert child.stderr is not None
-        self._child = child
-        self._pipe = child.stdout
-        self._wall_s = wall_s
-        self._deadline = time.monotonic() + wall_s
+        self._process = process
+        self._plan = plan
+        self._limits = limits
+        self._deadline = time.monotonic() + limits.wall_s
         self._cancel = cancel
         self._on_frame = on_frame
-        os.set_blocking(self._pipe.fileno(), False)
-        os.set_blocking(child.stderr.fileno(), False)
+        process.link.settimeout(_POLL_S)
 
     def receive(self) -> DecodedVideo:
-        info: dict[str, Any] | None = None
-        frames = np.empty((0, 0, 0, 3), np.uint8)
+        kind, payload = self._message()
+        if kind is Kind.ERROR:
+            raise self._refusal(payload)
+        if kind is not Kind.INFO:
+            raise self._crashed()
+        info = self._info(payload)
+        memory = FrameMemory(info.count, info.frame_height, info.frame_width)
+        try:
+            stamps = self._fill(info, memory)
+            self._process.end()
+            return _decoded(info, memory.frames()[: len(stamps)], stamps)
+        except StillWritable:
+            raise self._crashed() from None
+        finally:
+            memory.close()
+
+    def _fill(self, info: VideoInfo, memory: FrameMemory) -> list[float]:
+        """The timestamps in seconds of the frames that are now in `memory`."""
         stamps: list[float] = []
+        try:
+            send_descriptor(self._process.link, Kind.MEMORY, memory.fileno())
+        except OSError:  # it is gone already, or reads nothing
+            raise self._crashed() from None
         while True:
-            kind, length = self._message()
-            if kind is Kind.INFO and info is None:
-                info = self._json(length)
-                size = info["frames"]
-                frames = np.empty((size["count"], size["height"], size["width"], 3), np.uint8)
-            elif kind is Kind.FRAME and info is not None and len(stamps) < len(frames):
-                stamps.append(self._frame(length, frames[len(stamps)]))
+            kind, payload = self._message()
+            if kind is Kind.FRAME and len(stamps) < info.count and len(payload) == TIMESTAMP.size:
+                stamps.append(round(TIMESTAMP.unpack(payload)[0], 6))
                 if self._on_frame is not None:
-                    self._on_frame(len(stamps), len(frames))
-            elif kind is Kind.DONE and info is not None and stamps:
-                return _decoded(info, frames[: len(stamps)], stamps)
+                    self._on_frame(len(stamps), info.count)
+            elif kind is Kind.DONE and stamps:
+                return stamps
             elif kind is Kind.ERROR:
-                error = self._json(length)
-                raise JobFailure(Code(error["code"]), error["message"])
+                raise self._refusal(payload)
             else:
                 raise self._crashed()
 
-    def _message(self) -> tuple[Kind, int]:
+    def _info(self, payload: bytes) -> VideoInfo:
         try:
-            return read_header(bytes(self._exactly(bytearray(HEADER_BYTES))))
+            info = VideoInfo(**json.loads(payload))
+            bounded = 0 < info.count <= self._plan.max_frames and info.frame_bytes > 0
+            if not bounded or info.count * info.frame_bytes > self._limits.memory_bytes:
+                raise ValueError(f"{info} is beyond the plan")
+        except (TypeError, ValueError) as odd:
+            log.warning("%s", odd)
+            raise self._crashed() from None
+        return info
+
+    def _refusal(self, payload: bytes) -> JobFailure:
+        try:
+            error = json.loads(payload)
+            return JobFailure(Code(error["code"]), error["message"])
+        except (KeyError, TypeError, ValueError):
+            return self._crashed()
+
+    def _message(self) -> tuple[Kind, bytes]:
+        try:
+            kind, length = read_header(self._exactly(HEADER_BYTES))
         except ValueError:
             raise self._crashed() from None
-
-    def _json(self, length: int) -> dict[str, Any]:
         if length > _MAX_JSON_BYTES:
             raise self._crashed()
-        return json.loads(bytes(self._exactly(bytearray(length))))
+        return kind, self._exactly(length)
 
-    def _frame(self, length: int, frame: np.ndarray) -> float:
-        """Fill `frame` (H, W, 3) in place; returns its timestamp in seconds."""
-        if length != TIMESTAMP.size + frame.nbytes:
-            raise self._crashed()
-        stamp = self._exactly(bytearray(TIMESTAMP.size))
-        self._exactly(memoryview(frame).cast("B"))
-        return round(TIMESTAMP.unpack(stamp)[0], 6)
-
-    def _exactly(self, buffer: bytearray | memoryview) -> bytearray | memoryview:
-        """Fill `buffer` from the pipe, looking at the clock and the cancel event while it waits."""
-        view = memoryview(buffer)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._pipe, selectors.EVENT_READ)
-            while view:
-                self._check()
-                if selector.select(_POLL_S):
-                    count = self._pipe.readinto(view)  # type: ignore[attr-defined]
-                    if count == 0:
-                        raise self._crashed()
-                    view = view[count or 0 :]
-        return buffer
+    def _exactly(self, length: int) -> bytes:
+        """So many bytes of the link, looking at the clock and the cancel event while it waits."""
+        found = b""
+        while len(found) < length:
+            self._check()
+            try:
+                part = self._process.link.recv(length - len(found))
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                part = b""
+            if not part:
+                raise self._crashed()
+            found += part
+        return found
 
     def _check(self) -> None:
         if self._cancel is not None and self._cancel.is_set():
             raise DecodeCanceled
         if time.monotonic() > self._deadline:
             raise JobFailure(
-                Code.DECODE_TIMEOUT, f"Decoding took longer than {self._wall_s:.0f} s and was stopped."
+                Code.DECODE_TIMEOUT,
+                f"Decoding took longer than {self._limits.wall_s:.0f} s and was stopped.",
             )
 
     def _crashed(self) -> JobFailure:
         """The process ended, or spoke, out of turn. Its last words go to the log, not to the user."""
-        self._child.kill()
-        status = self._child.wait()
-        assert self._child.stderr is not None
-        words = (self._child.stderr.read(_STDERR_BYTES) or b"").decode(errors="replace").strip()
+        status, words = self._process.give_up()
         log.warning("the decoding process ended with status %s: %s", status, words[-1000:])
         return JobFailure(Code.DECODE_CRASHED, "The decoder gave up on this video; the file may be damaged.")
 
 
-def _decoded(info: dict[str, Any], frames: np.ndarray, stamps: list[float]) -> DecodedVideo:
-    quarter_turns = round(info["rotation"] / 90) % 4
+def _decoded(info: VideoInfo, frames: np.ndarray, stamps: list[float]) -> DecodedVideo:
+    quarter_turns = round(info.rotation / 90) % 4
     upright = np.ascontiguousarray(np.rot90(frames, quarter_turns, axes=(1, 2))) if quarter_turns else frames
-    width, height = info["width"], info["height"]
+    width, height = info.width, info.height
     if quarter_turns % 2:
         width, height = height, width
-    return DecodedVideo(upright, stamps, info["duration_s"], info["fps"], width, height, info["frame_count"])
+    return DecodedVideo(upright, stamps, info.duration_s, info.fps, width, height, info.frame_count)

@@ -55,14 +55,18 @@ class FramePlan:
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """What one video may cost before its decoding process is ended."""
+    """What one video may cost before its decoding process is ended.
+
+    `threads` 0: as many as there are CPUs for each video that is being decoded when this one starts. `cpu_s` is
+    for one thread; a process that has more of them may use as much more.
+    """
 
     wall_s: float = 120.0
     cpu_s: int = 240
     memory_bytes: int = 2 << 30
     max_duration_s: float = 4 * 3600.0
     max_picture_pixels: int = 8192 * 4320
-    threads: int = 1
+    threads: int = 0
 
 
 def fit_pixels(height: int, width: int, multiple: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:

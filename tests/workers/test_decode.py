@@ -6,17 +6,34 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from contract.errors import Code, JobFailure
+from tests.workers.decoders import stand_in
 from tests.workers.videos import FPS, write_audio, write_video, write_without_frames
-from workers.decode import DecodeCanceled, DecodedVideo, decode
+from workers.decode import DecodeCanceled, DecodedVideo, _Cpus, decode
 from workers.frame_plan import DecodeLimits, FramePlan
 
 PLAN = FramePlan(max_frames=16, size_multiple=8, frame_pixels=48 * 64)
+
+Replace = Callable[[str], None]
+
+
+@pytest.fixture
+def replace_child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Replace]:
+    """Lets another program stand in for the decoder."""
+    with ExitStack() as stack:
+
+        def replace(program: str) -> None:
+            server = stack.enter_context(stand_in(tmp_path, program))
+            monkeypatch.setattr("workers.decode.SERVER", server)
+
+        yield replace
 
 
 def _white(video: DecodedVideo) -> np.ndarray:
@@ -120,8 +137,8 @@ def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_the_wall_clock_ends_a_decoding_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _replace_child(monkeypatch, tmp_path, "import time; time.sleep(60)")
+def test_the_wall_clock_ends_a_decoding_that_hangs(tmp_path: Path, replace_child: Replace) -> None:
+    replace_child("import time; time.sleep(60)")
     began = time.monotonic()
     assert _code(write_video(tmp_path / "clip.mp4"), DecodeLimits(wall_s=0.5)) is Code.DECODE_TIMEOUT
     assert time.monotonic() - began < 5
@@ -138,14 +155,54 @@ def test_the_wall_clock_ends_a_decoding_that_hangs(tmp_path: Path, monkeypatch: 
     ids=["segfault", "exit", "noise", "frame out of turn"],
 )
 def test_a_decoder_that_breaks_is_a_failure_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+    tmp_path: Path, replace_child: Replace, program: str
 ) -> None:
-    _replace_child(monkeypatch, tmp_path, program)
+    replace_child(program)
     assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_CRASHED
 
 
-def test_a_canceled_decoding_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _replace_child(monkeypatch, tmp_path, "import time; time.sleep(60)")
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"count": 17, "frame_height": 48, "frame_width": 64},
+        {"count": 1, "frame_height": 1 << 20, "frame_width": 1 << 20},
+        {"count": 1, "frame_height": 0, "frame_width": 64},
+        {"count": 1},
+    ],
+    ids=["more frames than planned", "frames beyond the memory limit", "empty frames", "half of it"],
+)
+def test_memory_is_not_given_for_more_than_the_plan_asks(
+    tmp_path: Path, replace_child: Replace, info: dict[str, int]
+) -> None:
+    said = {"width": 160, "height": 120, "fps": 1, "duration_s": 1, "frame_count": 1, "rotation": 0} | info
+    replace_child(
+        "import socket; from workers.decode_wire import Kind, send_json\n"
+        f"send_json(socket.socket(fileno=1), Kind.INFO, {said!r})\n"
+    )
+    assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_CRASHED
+
+
+def test_an_unknown_refusal_is_a_failure_of_the_decoder(tmp_path: Path, replace_child: Replace) -> None:
+    replace_child(
+        "import socket; from workers.decode_wire import Kind, send_json\n"
+        "send_json(socket.socket(fileno=1), Kind.ERROR, {'code': 'made.up', 'message': 'no'})\n"
+    )
+    assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_CRASHED
+
+
+def test_videos_under_way_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.decode._usable_cpus", lambda: 6)
+    cpus = _Cpus()
+    with cpus.share() as first, cpus.share() as second, cpus.share() as third:
+        assert (first, second, third) == (6, 3, 2)
+    with ExitStack() as many:
+        assert [many.enter_context(cpus.share()) for _ in range(8)][-2:] == [1, 1]
+    with cpus.share() as alone:
+        assert alone == 6
+
+
+def test_a_canceled_decoding_ends_at_once(tmp_path: Path, replace_child: Replace) -> None:
+    replace_child("import time; time.sleep(60)")
     path, cancel = write_video(tmp_path / "clip.mp4"), threading.Event()
     threading.Timer(0.2, cancel.set).start()
     with pytest.raises(DecodeCanceled):
@@ -153,14 +210,12 @@ def test_a_canceled_decoding_ends_at_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_decoding_process_cannot_write_files_nor_see_our_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace_child: Replace
 ) -> None:
     monkeypatch.setenv("VISUM_REDIS_URL", "redis://secret")
     found = tmp_path / "found"
     found.touch()
-    _replace_child(
-        monkeypatch,
-        tmp_path,
+    replace_child(
         "import os, sys; from workers.decode_sandbox import confine\n"
         "confine(memory_bytes=1 << 30, cpu_s=5, parent_pid=os.getppid())\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -177,22 +232,9 @@ def test_the_decoding_process_cannot_write_files_nor_see_our_settings(
 
 def test_the_decoding_process_loads_neither_torch_nor_numpy() -> None:
     heavy = "{'torch', 'numpy', 'pydantic', 'redis'}"
-    program = f"import sys, workers.decode_child; print(sorted({heavy} & set(sys.modules)))"
+    program = f"import sys, workers.decode_server; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-
-
-def test_no_decoding_process_is_left_behind(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "clip.mp4")
-    before = _children()
-    for _ in range(3):
-        decode(path, PLAN)
-    assert _children() == before
-
-
-def _children() -> set[str]:
-    """The ids of this process's children, ended ones that nobody waited for among them."""
-    return {pid for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
 
 
 def _code(path: Path, limits: DecodeLimits | None = None) -> Code:
@@ -200,15 +242,3 @@ def _code(path: Path, limits: DecodeLimits | None = None) -> Code:
         decode(path, PLAN, limits)
     assert failure.value.message.endswith(".")
     return failure.value.code
-
-
-def _replace_child(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> None:
-    """Let another program stand in for the decoder, run as the decoder is."""
-    package = folder / "stand_in" / "workers"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (package / "decode_sandbox.py").write_text(
-        (Path(__file__).parents[2] / "workers/decode_sandbox.py").read_text()
-    )
-    (package / "decode_child.py").write_text(program)
-    monkeypatch.setattr("workers.decode._PACKAGE_ROOT", package.parent)

@@ -1,0 +1,123 @@
+"""A few frames out of a long video, without decoding what lies between them and is not needed for them."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from workers.decode_timeline import Timeline, packets
+
+_DISCARDABLE = ("h264",)
+"""Codecs whose frames say for sure that no other frame needs them. HEVC's say so of their own sub-layer only."""
+_PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE: one packet is one whole picture
+_THREAD_BYTES_SHARE = 4
+
+Found = tuple[int, VideoFrame]
+
+
+def usable_threads(stream: VideoStream, threads: int, memory_bytes: int) -> int:
+    """`threads`, or fewer where the pictures are so large that a copy for each would not fit beside the decoder's."""
+    picture_bytes = max(1, 4 * stream.width * stream.height)
+    return max(1, min(threads, memory_bytes // _THREAD_BYTES_SHARE // picture_bytes))
+
+
+class FrameReader:
+    """Decodes a stream forward and jumps where that is nearer.
+
+    Every frame has the pixels that a decoding of the whole stream gives it: only what provably no other frame
+    refers to is passed over, and what comes after a jump is checked against the timeline.
+    """
+
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, timeline: Timeline, threads: int
+    ) -> None:
+        """`timeline.keyframes` says where a jump can lead; without any, the stream is read from end to end."""
+        self._container = container
+        self._stream = stream
+        self._timeline = timeline
+        self._context = stream.codec_context
+        self._context.thread_count = threads
+        self._context.thread_type = "AUTO"
+        self._passing_over = (
+            bool(timeline.keyframes)
+            and self._context.name in _DISCARDABLE
+            and self._context.field_order == _PROGRESSIVE
+        )
+        # A jump throws away what the decoder holds: a frame a thread, and those that wait for their turn to be shown.
+        self._flush_frames = threads + self._context.reorder_depth
+        self._position = timeline.pts[0]
+        self._wanted: set[int] = set()
+        self._frames = self._decoded(passing_over=self._passing_over)
+        self._saw_everything = not self._passing_over
+
+    def frames_at(self, wanted: list[int]) -> Iterator[Found]:
+        """(pts, frame) of each wanted pts, ascending ones; of the next frame there is where one can't be decoded."""
+        self._wanted = set(wanted)
+        for target in wanted:
+            keyframe = self._nearer_start(target)
+            if keyframe is not None:
+                self._jump(keyframe, passing_over=self._passing_over)
+            found = self._next_at(target)
+            if not self._saw_everything and (found is None or found[0] != target):
+                found = self._from_further_back(target, found)
+            if found is None:
+                return
+            self._position = found[0]
+            yield found
+
+    def _nearer_start(self, target: int) -> int | None:
+        """The keyframe to begin at, if the decoder gets to `target` sooner from there than from where it is."""
+        keyframe = _last_at_or_before(self._timeline.keyframes, target)
+        if keyframe is None or keyframe <= self._position:
+            return None
+        pts = self._timeline.pts
+        spared = bisect_left(pts, keyframe) - bisect_left(pts, self._position)
+        return keyframe if spared > self._flush_frames else None
+
+    def _jump(self, keyframe: int, *, passing_over: bool) -> None:
+        self._container.seek(keyframe, stream=self._stream, backward=True)
+        self._frames = self._decoded(passing_over=passing_over)
+        self._saw_everything = False
+
+    def _next_at(self, target: int) -> Found | None:
+        return next((found for found in self._frames if found[0] >= target), None)
+
+    def _from_further_back(self, target: int, found: Found | None) -> Found | None:
+        """The frame at `target` itself, if a start one keyframe earlier that passes nothing over brings it.
+
+        So it is where a keyframe only begins a gradual refresh, or where the demuxer lands behind it.
+        """
+        at = bisect_right(self._timeline.keyframes, target)
+        if at == 0:
+            return found
+        self._jump(self._timeline.keyframes[max(at - 2, 0)], passing_over=False)
+        again = self._next_at(target)
+        return again if found is None or (again is not None and again[0] <= found[0]) else found
+
+    def _decoded(self, *, passing_over: bool) -> Iterator[Found]:
+        """(pts, frame) from here on. A broken packet costs its own frame, not the rest of the video."""
+        awaited: list[int] = []  # wanted ones that are in the decoder: all of their packets are needed
+        self._context.skip_frame = "DEFAULT"
+        for packet in packets(self._container, self._stream):
+            if passing_over:
+                if packet.pts in self._wanted:
+                    awaited.append(packet.pts)
+                needed = awaited or packet.pts is None
+                self._context.skip_frame = "DEFAULT" if needed else "NONREF"
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                continue
+            for frame in frames:
+                stamp = frame.pts if frame.pts is not None else frame.dts
+                if stamp is not None:
+                    awaited = [pts for pts in awaited if pts > stamp]
+                    yield stamp, frame
+
+
+def _last_at_or_before(stamps: list[int], target: int) -> int | None:
+    at = bisect_right(stamps, target)
+    return stamps[at - 1] if at else None
