@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: every comparison, as Markdown on the screen and as JSON and Markdown in a folder."""
+"""`python -m benchmarks`: goals and comparisons, as Markdown on the screen and as JSON and Markdown in a folder."""
 
 from __future__ import annotations
 
@@ -8,27 +8,34 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks.goals import goal_rows
 from benchmarks.plan import FULL, QUICK, Plan
 from benchmarks.report import Comparison, Report
-from benchmarks.table import comparison_markdown, report_markdown
+from benchmarks.table import comparison_markdown, goals_markdown, report_markdown
 
 RESULTS = Path(__file__).parent / "results"
 
 #: key → module and function, in the order in which they run: the noisiest last.
 COMPARISONS = {
-    "batching": ("generation", "batching"),
-    "mixing": ("generation", "mixing"),
-    "experts": ("generation", "experts"),
+    "domains": ("domains", "domains"),
+    "xlora": ("xlora", "xlora"),
+    "rotation": ("rotation", "rotation"),
     "exchange": ("exchange", "exchange"),
+    "batching": ("batching", "batching"),
+    "decoding": ("video_decoding", "video_decoding"),
     "start": ("start", "start"),
     "upload": ("upload", "upload"),
+    "queued": ("queued", "queued"),
     "service": ("service", "service"),
 }
+GPU_COMPARISONS = {"gpu": ("gpu", "gpu")}
+"""Only where there is a GPU."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,18 +44,26 @@ def main(arguments: Sequence[str]) -> int:
     if options.list:
         print("\n".join(COMPARISONS))
         return 0
-    keys = [key for key in COMPARISONS if not options.only or key in options.only]
     # A developer's own service must not lend its settings to what is measured.
     for name in [name for name in os.environ if name.startswith("VISUM_")]:
         del os.environ[name]
     _quiet()
+    keys = [key for key in available() if not options.only or key in options.only]
     report = run(keys, QUICK if options.quick else FULL, options, _command(arguments))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "latest.json").write_text(report.model_dump_json(indent=2) + "\n")
     (options.out / "latest.md").write_text(report_markdown(report))
-    print(report_markdown(report), end="")
+    print(report_markdown(report))
+    print(goals_markdown(report))
     _say(f"written to {options.out}/latest.json and latest.md")
     return 0
+
+
+def available() -> dict[str, tuple[str, str]]:
+    """The comparisons that this machine can run."""
+    import torch
+
+    return COMPARISONS | (GPU_COMPARISONS if torch.cuda.is_available() else {})
 
 
 def run(keys: Sequence[str], plan: Plan, options: argparse.Namespace, command: str) -> Report:
@@ -73,12 +88,13 @@ def run(keys: Sequence[str], plan: Plan, options: argparse.Namespace, command: s
         seconds=time.monotonic() - began,
         machine=machine,
         subject=described,
+        rows=goal_rows(comparisons),
         comparisons=comparisons,
     )
 
 
 def _measure(key: str, run: Callable[[Callable[..., Comparison]], Comparison]) -> Comparison:
-    module, function = COMPARISONS[key]
+    module, function = (COMPARISONS | GPU_COMPARISONS)[key]
     _say(f"{key} …")
     began = time.monotonic()
     found = run(getattr(import_module(f"benchmarks.{module}"), function))
@@ -89,6 +105,8 @@ def _measure(key: str, run: Callable[[Callable[..., Comparison]], Comparison]) -
 
 def _quiet() -> None:
     """The libraries' warnings and progress bars are not part of the report."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler; before torch is imported
+    warnings.simplefilter("ignore")
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -107,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure ViSum on this machine."
     )
-    parser.add_argument("--only", action="append", choices=list(COMPARISONS), help="may be repeated")
+    parser.add_argument(
+        "--only", action="append", choices=[*COMPARISONS, *GPU_COMPARISONS], help="may be repeated"
+    )
     parser.add_argument("--quick", action="store_true", help="only show that everything runs")
     parser.add_argument(
         "--backbone", default="visum-demo", help="name, folder or hub id (default: %(default)s)"

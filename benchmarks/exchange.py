@@ -5,102 +5,121 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from peft.utils.hotswap import hotswap_adapter
 from safetensors.torch import load_file, save_file
 
+from benchmarks.case import Case, demo_case, random_case
+from benchmarks.goals import HOTSWAP, LOAD
+from benchmarks.peft_arm import write_lora
 from benchmarks.plan import Plan
-from benchmarks.report import Comparison
+from benchmarks.random_model import SMALL, Shape
+from benchmarks.report import Comparison, Row
 from benchmarks.side_by_side import Arm, Metric, take_turns
-from benchmarks.subject import Subject, experts_for, read_state
-from milora import AdapterBank
+from benchmarks.subject import Subject, read_state
+from milora import AdapterBank, AdapterState, inject
 from model_store.manifest import CONFIG_FILE, WEIGHTS_FILE
-from model_store.registry import AdapterEntry
 
 EXCHANGE = Metric("one exchange", "ms", higher_is_better=False)
 FROM_MEMORY, FROM_DISK = "bank, from memory", "bank, from disk with every check"
 PEFT_LOAD, PEFT_LEAN = "peft load_adapter", "peft load_adapter, low_cpu_mem_usage"
 PEFT_SWAP = "peft hotswap_adapter"
-SLOTS = 2
-"""Fewer than there are domains: going round the domains, every acquisition finds its adapter evicted."""
+SLOTS, DOMAINS = 2, 4
+"""Fewer slots than domains: going round the domains, every acquisition finds its adapter evicted."""
 
-Exchange = Callable[[AdapterEntry], float]
-"""Makes an adapter the one that answers; the seconds it took."""
+Exchange = Callable[[str], float]
+"""Makes a domain's adapter the one that answers; the seconds it took."""
 
 
-def exchange(subject: Subject, plan: Plan) -> Comparison:
-    """The bank against peft, from memory and from disk."""
+def exchange(subject: Subject, plan: Plan, shape: Shape = SMALL) -> Comparison:
+    """The bank against peft on the demo, from memory and from disk, and from memory on the random model."""
+    demo = demo_case(subject, plan)
+    rows = compare(demo, subject.scratch / "exchange-demo", plan, from_disk=_from_disk(subject, demo))
+    small = random_case(subject, plan, shape, torch.float32, domains=DOMAINS)
+    rows += compare(small, subject.scratch / "exchange-random", plan)
+    return Comparison(
+        key="exchange",
+        title="Exchanging an adapter",
+        how=f"{plan.exchanges} exchanges a round, going round {DOMAINS} domains so that none is resident when its turn "
+        "comes. The bank evicts and writes a slot; peft loads and activates, and what it then has to delete is "
+        "not counted. peft reads A and B; the bank brings the gates too and from disk verifies every hash, "
+        "shape and number. `hotswap_adapter` wants one alpha for all, and gets copies whose B makes up for it.",
+        rows=tuple(rows),
+    )
+
+
+def compare(case: Case, folder: Path, plan: Plan, *, from_disk: Exchange | None = None) -> list[Row]:
+    """One model's ways in turns."""
+    domains = list(case.adapters)[:DOMAINS]
+    folders = {name: write_lora(case.adapters[name], folder / str(n)) for n, name in enumerate(domains)}
     with warnings.catch_warnings():
         # peft asks transformers by a name that transformers is about to drop.
         warnings.simplefilter("ignore", FutureWarning)
         ways = {
-            PEFT_LOAD: _peft_load(subject, low_cpu_mem_usage=False),
-            PEFT_LEAN: _peft_load(subject, low_cpu_mem_usage=True),
-            PEFT_SWAP: _peft_hotswap(subject),
-            FROM_DISK: _bank(subject, from_disk=True),
-            FROM_MEMORY: _bank(subject, from_disk=False),
+            PEFT_LOAD: _peft_load(case, folders, low_cpu_mem_usage=False),
+            PEFT_LEAN: _peft_load(case, folders, low_cpu_mem_usage=True),
+            PEFT_SWAP: _peft_hotswap(case, folders, folder / "alike"),
+            FROM_MEMORY: bank_exchange(case, lambda domain: case.adapters[domain]),
         }
-        arms = {name: _arm(way, subject.entries, plan.exchanges) for name, way in ways.items()}
+        if from_disk is not None:
+            ways[FROM_DISK] = from_disk
+        arms = {name: _arm(way, domains, plan.exchanges) for name, way in ways.items()}
         samples = take_turns(arms, rounds=plan.exchange_rounds)
-    pairs = [
-        (FROM_MEMORY, PEFT_LOAD),
-        (FROM_MEMORY, PEFT_LEAN),
-        (FROM_MEMORY, PEFT_SWAP),
-        (FROM_DISK, PEFT_LOAD),
-        (FROM_DISK, PEFT_LEAN),
-        (FROM_DISK, PEFT_SWAP),
+    goals = {(FROM_MEMORY, PEFT_LOAD): LOAD, (FROM_MEMORY, PEFT_SWAP): HOTSWAP}
+    return [
+        samples.row(ours, theirs, EXCHANGE, model=case.name, goal=goals.get((ours, theirs)))
+        for ours in ways
+        if ours in (FROM_MEMORY, FROM_DISK)
+        for theirs in (PEFT_LOAD, PEFT_LEAN, PEFT_SWAP)
     ]
-    return Comparison(
-        key="exchange",
-        title="Exchanging an adapter",
-        how=f"{plan.exchanges} exchanges a round, going round the domains so that none is resident when its turn "
-        "comes. The bank evicts and writes a slot; peft loads and activates, and what it then has to delete is "
-        "not counted. peft reads A and B; the bank brings the gates too and from disk verifies every hash, "
-        "shape and number. `hotswap_adapter` wants one alpha for all, and gets copies whose B makes up for it.",
-        rows=tuple(samples.row(ours, theirs, EXCHANGE) for ours, theirs in pairs),
-    )
 
 
-def _arm(way: Exchange, entries: tuple[AdapterEntry, ...], times: int) -> Arm:
-    turn = count()
+def bank_exchange(case: Case, load: Callable[[str], AdapterState]) -> Exchange:
+    """Through a bank on a model of its own, with the adapter wherever `load` gets it from."""
+    handle = inject(case.twin().model, case.room, slots=SLOTS)
+    bank = AdapterBank(handle)
 
-    def run(_: int) -> dict[Metric, float]:
-        seconds = [way(entries[next(turn) % len(entries)]) for _ in range(times)]
-        return {EXCHANGE: 1000 * sum(seconds) / times}
-
-    return run
-
-
-def _bank(subject: Subject, *, from_disk: bool) -> Exchange:
-    backbone = subject.load()
-    bank = AdapterBank(experts_for(subject, backbone, SLOTS))
-    states = subject.states(backbone)
-
-    def swap(entry: AdapterEntry) -> float:
+    def swap(domain: str) -> float:
         misses = bank.stats.misses
         began = time.perf_counter()
-        bank.acquire(entry.key, lambda: read_state(entry, backbone) if from_disk else states[entry.domain])
+        bank.acquire(domain, lambda: load(domain))
         seconds = time.perf_counter() - began
-        bank.release(entry.key)
+        bank.release(domain)
         if bank.stats.misses != misses + 1:
-            raise RuntimeError(f"{entry.domain} was still resident: nothing was exchanged")
+            raise RuntimeError(f"{domain} was still resident: nothing was exchanged")
         return seconds
 
     return swap
 
 
-def _peft_load(subject: Subject, *, low_cpu_mem_usage: bool) -> Exchange:
-    model = _peft_model(subject)
+def _arm(way: Exchange, domains: Sequence[str], times: int) -> Arm:
+    turn = count()
+
+    def run(_: int) -> dict[Metric, float]:
+        seconds = [way(domains[next(turn) % len(domains)]) for _ in range(times)]
+        return {EXCHANGE: 1000 * sum(seconds) / times}
+
+    return run
+
+
+def _from_disk(subject: Subject, case: Case) -> Exchange:
+    entries = {entry.domain: entry for entry in subject.entries}
+    return bank_exchange(case, lambda domain: read_state(entries[domain], case.backbone))
+
+
+def _peft_load(case: Case, folders: dict[str, str], *, low_cpu_mem_usage: bool) -> Exchange:
+    model = _peft_model(case, list(folders.values())[-1])
     numbers = count()
 
-    def swap(entry: AdapterEntry) -> float:
-        before, name = model.active_adapter, f"{entry.domain}-{next(numbers)}"
+    def swap(domain: str) -> float:
+        before, name = model.active_adapter, f"{domain}-{next(numbers)}"
         began = time.perf_counter()
-        model.load_adapter(str(entry.path), adapter_name=name, low_cpu_mem_usage=low_cpu_mem_usage)
+        model.load_adapter(folders[domain], adapter_name=name, low_cpu_mem_usage=low_cpu_mem_usage)
         model.set_adapter(name)
         seconds = time.perf_counter() - began
         model.delete_adapter(before)
@@ -109,36 +128,35 @@ def _peft_load(subject: Subject, *, low_cpu_mem_usage: bool) -> Exchange:
     return swap
 
 
-def _peft_hotswap(subject: Subject) -> Exchange:
-    alike = _with_equal_alphas(subject.entries, subject.scratch / "hotswap")
-    model = PeftModel.from_pretrained(subject.load().model, alike[subject.domains[-1]], adapter_name="first")
+def _peft_hotswap(case: Case, folders: dict[str, str], copies: Path) -> Exchange:
+    alike = _with_equal_alphas(folders, copies)
+    model = _peft_model(case, list(alike.values())[-1])
 
-    def swap(entry: AdapterEntry) -> float:
+    def swap(domain: str) -> float:
         began = time.perf_counter()
-        hotswap_adapter(model, alike[entry.domain], adapter_name="first")
+        hotswap_adapter(model, alike[domain], adapter_name="first")
         return time.perf_counter() - began
 
     return swap
 
 
-def _with_equal_alphas(entries: tuple[AdapterEntry, ...], folder: Path) -> dict[str, str]:
+def _with_equal_alphas(folders: dict[str, str], copies: Path) -> dict[str, str]:
     """Copies that do what the adapters do under one alpha a layer: peft exchanges no others in place."""
-    configs = {entry.domain: json.loads((entry.path / CONFIG_FILE).read_text()) for entry in entries}
-    wanted = configs[entries[0].domain]["alpha_pattern"]
-    copies = {}
-    for entry in entries:
-        config, tensors = configs[entry.domain], load_file(entry.path / WEIGHTS_FILE)
+    configs = {domain: json.loads((Path(path) / CONFIG_FILE).read_text()) for domain, path in folders.items()}
+    wanted = next(iter(configs.values()))["alpha_pattern"]
+    alike = {}
+    for number, (domain, config) in enumerate(configs.items()):
+        tensors = load_file(Path(folders[domain]) / WEIGHTS_FILE)
         for module, alpha in config["alpha_pattern"].items():
             tensors[f"base_model.model.{module}.lora_B.weight"] *= alpha / wanted[module]
-        copy = folder / entry.domain
+        copy = copies / str(number)
         copy.mkdir(parents=True)
         (copy / CONFIG_FILE).write_text(json.dumps({**config, "alpha_pattern": wanted}))
         save_file(tensors, copy / WEIGHTS_FILE, metadata={"format": "pt"})
-        copies[entry.domain] = str(copy)
-    return copies
+        alike[domain] = str(copy)
+    return alike
 
 
-def _peft_model(subject: Subject) -> PeftModel:
-    """peft over a copy of the backbone, with the last domain's adapter on it."""
-    last = subject.entries[-1]
-    return PeftModel.from_pretrained(subject.load().model, str(last.path), adapter_name="first").eval()
+def _peft_model(case: Case, folder: str) -> PeftModel:
+    """peft over a twin of the model, with one adapter on it."""
+    return PeftModel.from_pretrained(case.twin().model, folder, adapter_name="first").eval()

@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 
 from benchmarks.report import Report
-from benchmarks.table import machine_markdown, tables_markdown
+from benchmarks.table import goals_markdown, machine_markdown, tables_markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 REFERENCE = Path(__file__).parent / "results" / "reference.json"
-MACHINE = "machine"
+MACHINE, GOALS = "machine", "goals"
 _PART = re.compile(r"(<!-- measured: (?P<key>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -24,7 +24,7 @@ def filled(page: str, report: Report) -> str:
         KeyError: the page marks a comparison that the report does not have.
     """
     parts = {found.key: tables_markdown(found) for found in report.comparisons}
-    parts[MACHINE] = machine_markdown(report)
+    parts |= {MACHINE: machine_markdown(report), GOALS: goals_markdown(report)}
     return _PART.sub(lambda match: f"{match[1]}\n{parts[match['key']]}\n\n{match[3]}", page)
 
 

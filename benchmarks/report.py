@@ -7,15 +7,30 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from benchmarks.machine import Machine
 from benchmarks.spread import Spread
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class GoalRow(_Part):
+    """A ratio beside the least that it is to be. `goal` and `met` are None where something is only measured."""
+
+    name: str
+    against: str
+    goal: float | None
+    measured: float
+    low: float
+    high: float
+    met: bool | None
+
+
 class Row(_Part):
-    """One way of doing something beside another one. `ratio` above 1: the first is better."""
+    """One way of doing something beside another one. `ratio` above 1: the first is better.
+
+    `model` says what ran where a comparison is over several models; `goal` is a key of `benchmarks.goals.GOALS`.
+    """
 
     metric: str
     unit: str
@@ -25,14 +40,17 @@ class Row(_Part):
     value: Spread
     baseline: Spread
     ratio: Spread
+    model: str = ""
+    goal: str | None = None
 
 
 class Share(_Part):
-    """One piece of a whole, such as a phase of a start."""
+    """One piece of a whole, such as a phase of a start. `goal` as in a row."""
 
     name: str
     unit: str
     value: Spread
+    goal: str | None = None
 
 
 class Breakdown(_Part):
@@ -55,7 +73,7 @@ class Comparison(_Part):
 
 
 class Report(_Part):
-    """One run of `python -m benchmarks`."""
+    """One run of `python -m benchmarks`. `rows` are the goals and what was measured, `comparisons` all the rest."""
 
     schema_version: int = SCHEMA_VERSION
     command: str
@@ -63,4 +81,5 @@ class Report(_Part):
     seconds: float
     machine: Machine
     subject: str
+    rows: tuple[GoalRow, ...] = ()
     comparisons: tuple[Comparison, ...]

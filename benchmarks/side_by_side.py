@@ -39,8 +39,11 @@ class Samples:
     def values(self, arm: str, metric: Metric) -> list[float]:
         return [figures[metric] for figures in self.rounds[arm]]
 
-    def row(self, arm: str, against: str, metric: Metric) -> Row:
-        """One arm beside another; a ratio above 1 says that `arm` is the better one."""
+    def row(self, arm: str, against: str, metric: Metric, *, model: str = "", goal: str | None = None) -> Row:
+        """One arm beside another; a ratio above 1 says that `arm` is the better one.
+
+        `model` and `goal` are for tables: what ran, and which of `benchmarks.goals.GOALS` the ratio is held to.
+        """
         ours, theirs = self.values(arm, metric), self.values(against, metric)
         pairs = zip(ours, theirs, strict=True)
         ratios = [a / b if metric.higher_is_better else b / a for a, b in pairs]
@@ -53,6 +56,8 @@ class Samples:
             value=Spread.of(ours),
             baseline=Spread.of(theirs),
             ratio=Spread.of(ratios),
+            model=model,
+            goal=goal,
         )
 
 

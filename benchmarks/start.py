@@ -11,6 +11,7 @@ from pathlib import Path
 from redis import Redis
 from rq.worker_registration import get_keys
 
+from benchmarks.goals import START
 from benchmarks.plan import Plan
 from benchmarks.processes import environment, model_settings, part, valkey, wait_until
 from benchmarks.report import Breakdown, Comparison, Share
@@ -82,4 +83,7 @@ def whole(subject: Subject, redis_url: str) -> float:
 
 
 def _shares(phases: dict[str, list[float]], names: tuple[str, ...]) -> tuple[Share, ...]:
-    return tuple(Share(name=name, unit="s", value=Spread.of(phases[name])) for name in names)
+    goals = {READY: START}
+    return tuple(
+        Share(name=name, unit="s", value=Spread.of(phases[name]), goal=goals.get(name)) for name in names
+    )

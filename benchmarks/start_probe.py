@@ -49,7 +49,7 @@ def main(started_at: float, clip: Path) -> dict[str, float]:
     with step(LOAD):
         backbone = load_backbone(settings.backbone, store=settings.store, device=settings.device)
     with step(WIRE):
-        _, engine = build_worker(settings, backbone, connect(settings.redis_url))
+        engine = build_worker(settings, backbone, connect(settings.redis_url)).engine
 
     from workers.decode import decode
     from workers.prompt import PromptBuilder

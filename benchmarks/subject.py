@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from milora import AdapterBank, AdapterState, MiloraModel, inject
+from milora import AdapterState
 from model_store.adapters import load_adapter
 from model_store.backbone import Backbone, load_backbone
 from model_store.backbone_ref import adapter_roots, find_backbone
@@ -17,10 +16,7 @@ from model_store.checkpoint import checkpoint_fingerprint
 from model_store.registry import AdapterEntry, AdapterRegistry
 from training.world import DOMAINS, make_clip
 from training.world.video import write_mp4
-from workers.decode import decode
-from workers.engine import Engine, EngineLimits
-from workers.expert_room import adapter_state, room_for
-from workers.prompt import Prompt, PromptBuilder
+from workers.expert_room import adapter_state
 
 FIRST_CLIP = 5_000
 """Of the test split, past the clips that the published quality was measured on."""
@@ -107,53 +103,3 @@ def _render(folder: Path, per_domain: int) -> Iterator[ClipFile]:
             path = folder / f"{domain}-{index}.mp4"
             write_mp4(make_clip(domain, index, "test"), path)
             yield ClipFile(domain, path)
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """One clip as the model reads it."""
-
-    domain: str
-    prompt: Prompt
-
-
-@dataclass(frozen=True)
-class RunningEngine:
-    """The worker's engine with every domain's adapter resident: domain → slot."""
-
-    engine: Engine
-    slots: dict[str, int]
-    clips: tuple[Prompted, ...]
-    max_new_tokens: int
-
-
-@contextmanager
-def running_engine(subject: Subject, clips: int, *, endless: bool = False) -> Iterator[RunningEngine]:
-    """The engine as a worker starts it, over the first `clips` clips; ended with the block.
-
-    `endless` switches the stop token off: every answer is as long as it may be, whoever gives it.
-    """
-    backbone = subject.load()
-    if endless:
-        backbone.model.generation_config.eos_token_id = None
-    experts = experts_for(subject, backbone, slots=max(8, len(subject.entries)))
-    bank = AdapterBank(experts)
-    states = subject.states(backbone)
-    slots = {domain: bank.acquire(domain, lambda state=state: state) for domain, state in states.items()}
-    engine = Engine(backbone, experts, EngineLimits(max_batch=clips))
-    builder = PromptBuilder(backbone.processor, backbone.manifest)
-    prompts = tuple(
-        Prompted(clip.domain, builder.build(decode(clip.path, builder.frame_plan()), None))
-        for clip in subject.clips[:clips]
-    )
-    engine.start()
-    try:
-        yield RunningEngine(engine, slots, prompts, backbone.manifest.max_new_tokens)
-    finally:
-        engine.close()
-        experts.remove()
-
-
-def experts_for(subject: Subject, backbone: Backbone, slots: int) -> MiloraModel:
-    """Room for any of the subject's adapters beside the backbone's layers."""
-    return inject(backbone.model, room_for([entry.manifest for entry in subject.entries]), slots=slots)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from benchmarks.machine import Machine
-from benchmarks.report import Breakdown, Comparison, Report
+from benchmarks.report import Breakdown, Comparison, Report, Row
 from benchmarks.spread import Spread
 
 HEAD = "| what | against | figure | what (median, min–max) | against (median, min–max) | ratio (median, min–max) |"
+GOALS_HEAD = "| what | against | goal | measured (median, min–max) | met |"
+GOALS_RULE = "| --- | --- | --- | --- | --- |"
 RULE = "| --- | --- | --- | --- | --- | --- |"
 
 
 def report_markdown(report: Report) -> str:
     """The whole report."""
-    parts = [machine_markdown(report), *(comparison_markdown(found) for found in report.comparisons)]
+    parts = [f"## Goals\n\n{goals_markdown(report)}"] if report.rows else []
+    parts += [machine_markdown(report), *(comparison_markdown(found) for found in report.comparisons)]
     return "\n\n".join(parts) + "\n"
+
+
+def goals_markdown(report: Report) -> str:
+    """Every goal beside what was measured: a ratio with the range over the rounds, or seconds."""
+    lines = [GOALS_HEAD, GOALS_RULE]
+    for row in report.rows:
+        goal = "–" if row.goal is None else f"≥ {row.goal:g}"
+        met = "–" if row.met is None else "yes" if row.met else "**no**"
+        measured = f"{_number(row.measured)} ({_number(row.low)}–{_number(row.high)})"
+        lines.append(f"| {row.name} | {row.against} | {goal} | {measured} | {met} |")
+    return "\n".join(lines)
 
 
 def machine_markdown(report: Report) -> str:
@@ -41,7 +55,7 @@ def tables_markdown(found: Comparison) -> str:
     parts = [found.how]
     if found.rows:
         rows = [
-            f"| {row.name} | {row.against} | {row.metric}, {row.unit} | {_spread(row.value)} "
+            f"| {_named(row)} | {row.against} | {row.metric}, {row.unit} | {_spread(row.value)} "
             f"| {_spread(row.baseline)} | **{_number(row.ratio.median)}** ({_range(row.ratio)}) |"
             for row in found.rows
         ]
@@ -51,6 +65,10 @@ def tables_markdown(found: Comparison) -> str:
     if found.notes:
         parts.append("\n".join(f"- {note}" for note in found.notes))
     return "\n\n".join(parts)
+
+
+def _named(row: Row) -> str:
+    return f"{row.model}: {row.name}" if row.model else row.name
 
 
 def _breakdown(part: Breakdown) -> str:

@@ -8,16 +8,23 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import COMPARISONS, main
+from benchmarks.batching import batching
+from benchmarks.domains import domains
 from benchmarks.exchange import exchange
-from benchmarks.generation import batching, experts, mixing
+from benchmarks.goals import HOTSWAP, LOAD, XLORA, goal_rows, missed
+from benchmarks.plain_worker import STAYING
 from benchmarks.plan import QUICK
+from benchmarks.queued import plain, salted, through_rq
 from benchmarks.report import Comparison
+from benchmarks.rotation import rotation
 from benchmarks.service import service
 from benchmarks.start import probe
 from benchmarks.start_probe import FIRST, LATER, PHASES
 from benchmarks.subject import NothingToMeasure, Subject, prepare
 from benchmarks.upload import hash_and_store, upload, write_video
+from benchmarks.xlora import xlora
 from contract.containers import Container, sniff
+from tests.benchmarks.shapes import TINY
 
 
 def figures(found: Comparison) -> list[tuple[str, str, str]]:
@@ -26,28 +33,56 @@ def figures(found: Comparison) -> list[tuple[str, str, str]]:
 
 def test_batching_compares_a_batch_with_one_after_another(subject: Subject) -> None:
     found = batching(subject, QUICK)
-    assert figures(found) == [("4 in flight", "one after another", "whole answers")]
-    assert found.notes == ("Both ways gave the same answer to 4 of the 4 clips.",)
+    assert figures(found) == [("8 in flight", "one after another", "whole answers")]
+    assert found.notes == ("Both ways gave the same answer to 8 of the 8 clips.",)
     assert found.rows[0].value.count == QUICK.answer_rounds
 
 
-def test_mixing_compares_four_domains_with_one(subject: Subject) -> None:
-    found = mixing(subject, QUICK)
-    assert {(row.name, row.against) for row in found.rows} == {("4 over 4 domains", "4 of one domain")}
-    assert [row.metric for row in found.rows] == ["whole answers", "decode steps alone", "prefill"]
+def test_domains_compares_mixed_with_pure_frozen_and_peft_on_every_model(subject: Subject) -> None:
+    found = domains(subject, QUICK, TINY)
+    assert {row.model for row in found.rows} == {"demo, fp32", "tiny, fp32", "tiny, bf16"}
+    assert {(row.name, row.against) for row in found.rows} == {
+        ("8 over 8 domains", "one domain"),
+        ("8 over 8 domains", "peft `adapter_names`"),
+        ("one domain", "frozen backbone, nothing beside it"),
+    }
+    assert len(goal_rows([found])) == 3 * 5
+    # A missed goal brings the profile of its steps.
+    models = {row.model for row in found.rows if missed(row)}
+    assert {part.title.partition(":")[0] for part in found.breakdowns} == models
+    for part in found.breakdowns:
+        assert sum(share.value.median for share in part.shares if share.unit == "%") == pytest.approx(100)
 
 
-def test_experts_are_compared_with_the_frozen_backbone_in_a_batch_and_alone(subject: Subject) -> None:
-    found = experts(subject, QUICK)
-    names = {(row.name, row.against) for row in found.rows}
-    assert names == {(f"experts, {n} in flight", f"frozen backbone, {n} in flight") for n in (4, 1)}
+def test_a_whole_answer_is_compared_with_x_lora(subject: Subject) -> None:
+    found = xlora(subject, QUICK, TINY)
+    assert [row.model for row in found.rows] == ["demo, fp32", "tiny, fp32"]
+    assert all(row.goal == XLORA for row in found.rows)
+
+
+def test_more_domains_than_slots_go_round(subject: Subject) -> None:
+    found = rotation(subject, replace(QUICK, rotation_domains=9, rotation_requests=9))
+    assert figures(found) == [("9 domains in rotation", "8 domains", "answers")]
 
 
 def test_every_exchange_of_the_bank_is_compared_with_every_way_of_peft(subject: Subject) -> None:
-    found = exchange(subject, QUICK)
-    assert len(found.rows) == 6
-    assert len({(row.name, row.against) for row in found.rows}) == 6
+    found = exchange(subject, QUICK, TINY)
+    assert len([row for row in found.rows if row.model == "demo, fp32"]) == 6
+    assert len([row for row in found.rows if row.model == "tiny, fp32"]) == 3
     assert all(row.value.low > 0 for row in found.rows)
+    assert {row.goal for row in found.rows} == {LOAD, HOTSWAP, None}
+
+
+def test_a_plain_worker_summarizes_and_a_salted_file_is_the_same_video(
+    subject: Subject, tmp_path: Path
+) -> None:
+    clip = subject.clips[0]
+    salted_clip = salted(clip, tmp_path, 1)
+    assert salted_clip.path.read_bytes() != clip.path.read_bytes()
+    with plain(subject, STAYING) as redis_url:
+        summaries, seconds = through_rq(redis_url, [clip, salted_clip])
+    assert seconds > 0
+    assert summaries[clip.path.name] == summaries[salted_clip.path.name] != ""
 
 
 def test_uploads_reach_a_real_gateway(subject: Subject) -> None:
