@@ -142,7 +142,7 @@ class Engine:
             self._wake.wait_for(lambda: self._closed or self._looks or self._waiting or self._rows)
             return not self._closed
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def step(self) -> None:
         """One turn of the engine. Public so that tests can take turns by hand."""
         self._look()

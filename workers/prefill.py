@@ -57,7 +57,7 @@ class Prefill:
         """Vision tower and prompts of all these requests."""
         return self.read(looks, self.see(looks))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def see(self, looks: Sequence[Look]) -> list[Seen]:
         """Every video as its own slot's spatial experts see it; what was seen before is not looked at again."""
         found = [self._vision.get(look.key) for look in looks]
@@ -85,7 +85,7 @@ class Prefill:
             self._vision.put(look.key, seen[-1])
         return seen
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def read(self, looks: Sequence[Look], seen: Sequence[Seen]) -> Prefilled:
         """Every prompt, its video already seen, through the language model.
 

@@ -70,7 +70,7 @@ class TokenStep:
         self.experts = None if experts is None else DecodeExperts(experts, _sites(text), cache.rows)
         self._stacks = [None] * len(self._layers) * len(SITES) if experts is None else self.experts.stacks
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, ids: Tensor, positions: Tensor, span: int, arranged: Arrangement | None) -> Tensor:
         """The logits (B, V) after one more token a row.
 
