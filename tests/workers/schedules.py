@@ -15,12 +15,16 @@ from workers.request import EngineAnswer, EngineRequest, RequestStopped
 
 VIDEOS = (21, 22, 23, 25, 30, 47, 51, 59)
 SLOTS, SEEDS, LONGEST = 5, 3, 20
+SPATIAL_SLOTS = (1, 2, 3)
 MOST_STEPS = 1000
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """One request that comes before step `at`; canceled `canceled_after` steps later unless that is None."""
+    """One request that comes before step `at`; canceled `canceled_after` steps later unless that is None.
+
+    `remembered`: what the vision tower makes of its video may come from, and goes to, the engine's cache.
+    """
 
     at: int
     video: int
@@ -28,6 +32,12 @@ class Arrival:
     max_new_tokens: int
     seed: int | None
     canceled_after: int | None
+    remembered: bool
+
+    @property
+    def vision_key(self) -> tuple[int, int] | None:
+        """As the pipeline makes it: an adapter without spatial experts sees what the frozen tower sees."""
+        return (self.video, self.slot if self.slot in SPATIAL_SLOTS else 0) if self.remembered else None
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,9 @@ def random_schedule(number: int) -> Schedule:
     """The same schedule for the same number."""
     draw = random.Random(number)
     limits = EngineLimits(
-        max_batch=draw.randint(1, 8), prefill_tokens=draw.choice([1, 250, 500, 1200, 16384])
+        max_batch=draw.randint(1, 8),
+        prefill_tokens=draw.choice([1, 250, 500, 1200, 16384]),
+        vision_cache_bytes=draw.choice([0, 25_000, 1_000_000]),  # of no video, a few, all
     )
     steps = draw.choice([1, 10, 40])  # all at once, a crowd, or a trickle
     times = sorted(draw.randrange(steps) for _ in range(draw.randint(4, 12)))
@@ -67,6 +79,7 @@ def _random_arrival(draw: random.Random, at: int) -> Arrival:
         max_new_tokens=draw.randint(1, LONGEST),
         seed=draw.randrange(SEEDS) if draw.random() < 0.15 else None,
         canceled_after=draw.randrange(15) if draw.random() < 0.3 else None,
+        remembered=draw.random() < 0.7,
     )
 
 
@@ -103,6 +116,7 @@ def _submit(engine: Engine, arrival: Arrival, prompts: Mapping[int, Prompt]) -> 
         arrival.seed,
         stop,
         on_token=lambda done, total: counts.append(done),
+        vision_key=arrival.vision_key,
     )
     return Run(arrival, engine.submit(request), stop, counts)
 
