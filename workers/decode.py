@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -87,16 +87,11 @@ def decode(
         limits = replace(limits, threads=limits.threads or stack.enter_context(_CPUS.share()))
         process = SERVER.start(source.fileno())
         stack.callback(process.close)
-        send_json(
-            process.link,
-            Kind.REQUEST,
-            {"demuxer": container.demuxer, "plan": asdict(plan), "limits": asdict(limits)},
-        )
-        return _Receiver(process, plan, limits, cancel, on_frame).receive()
+        return _Receiver(process, plan, limits, cancel, on_frame).receive(container.demuxer)
 
 
 class _Cpus:
-    """Who decodes on how many CPUs: a video that starts gets as many as there are for each of those under way."""
+    """How many CPUs a video that starts may use: as many as there are for each of those under way."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -140,7 +135,10 @@ class _Receiver:
         self._on_frame = on_frame
         process.link.settimeout(_POLL_S)
 
-    def receive(self) -> DecodedVideo:
+    def receive(self, demuxer: str) -> DecodedVideo:
+        request = {"demuxer": demuxer, "plan": asdict(self._plan), "limits": asdict(self._limits)}
+        with suppress(ConnectionError):  # gone already: there is nothing to read either
+            send_json(self._process.link, Kind.REQUEST, request)
         kind, payload = self._message()
         if kind is Kind.ERROR:
             raise self._refusal(payload)
@@ -160,10 +158,8 @@ class _Receiver:
     def _fill(self, info: VideoInfo, memory: FrameMemory) -> list[float]:
         """The timestamps in seconds of the frames that are now in `memory`."""
         stamps: list[float] = []
-        try:
+        with suppress(ConnectionError):
             send_descriptor(self._process.link, Kind.MEMORY, memory.fileno())
-        except OSError:  # it is gone already, or reads nothing
-            raise self._crashed() from None
         while True:
             kind, payload = self._message()
             if kind is Kind.FRAME and len(stamps) < info.count and len(payload) == TIMESTAMP.size:

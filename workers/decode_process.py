@@ -108,6 +108,11 @@ class DecodeServer:
             kept.pop_all()
             return DecodeProcess(self, ours, words, leash)
 
+    @property
+    def pid(self) -> int | None:
+        """The program's process id, None while it does not run."""
+        return None if self._process is None else self._process.pid
+
     def warm(self) -> None:
         """Start the program now, so that the first video does not wait for it."""
         with self._lock:

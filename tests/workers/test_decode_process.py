@@ -87,7 +87,7 @@ def test_a_killed_program_is_started_again(video: Path) -> None:
 def test_processes_of_a_killed_program_end(tmp_path: Path, video: Path) -> None:
     with stand_in(tmp_path, WAITS) as server, video.open("rb") as source:
         process = server.start(source.fileno())
-        program = server._process.pid
+        program = server.pid
         (started,) = _until(lambda: _children(program))
         os.kill(program, signal.SIGKILL)
         _until(lambda: not _runs(started))
@@ -106,7 +106,7 @@ def test_a_worker_that_ends_leaves_neither_program_nor_process(
         f"context = stand_in(pathlib.Path({str(tmp_path)!r}), {WAITS!r})\n"
         "server = context.__enter__()\n"
         f"process = server.start(os.open({str(video)!r}, os.O_RDONLY))\n"
-        "print(server._process.pid, flush=True)\n"
+        "print(server.pid, flush=True)\n"
         "sys.stdin.readline()\n"
         f"{leave}\n"
     )
@@ -128,11 +128,11 @@ def test_a_process_that_crashed_costs_its_program(tmp_path: Path, video: Path, m
     with stand_in(tmp_path, "import os; os.kill(os.getpid(), 11)") as server:
         monkeypatch.setattr("workers.decode.SERVER", server)
         server.warm()
-        crashed = server._process.pid
+        crashed = server.pid
         with pytest.raises(JobFailure):
             decode(video, PLAN)
         server.warm()
-        assert server._process.pid != crashed
+        assert server.pid != crashed
         _until(lambda: not _runs(crashed) or _is_zombie(crashed))
 
 
@@ -176,8 +176,8 @@ def test_closing_takes_the_processes_with_it(tmp_path: Path, video: Path) -> Non
 
 def _started_programs() -> set[int]:
     """The servers among this process's children; the shared one alone, if no test left another."""
-    assert SERVER._process is not None
-    return {SERVER._process.pid} & _children(os.getpid())
+    assert SERVER.pid is not None
+    return {SERVER.pid} & _children(os.getpid())
 
 
 def _children(pid: int) -> set[int]:
