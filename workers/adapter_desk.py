@@ -83,6 +83,11 @@ class AdapterDesk:
         self._prototypes: dict[Key, dict[str, torch.Tensor] | None] = {}
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="visum-prefetch")
 
+    @property
+    def host_bytes(self) -> int:
+        """Memory of the adapters that are held ready on the host."""
+        return self._host.bytes
+
     def prefetch(self, domain: str, version: int | None) -> None:
         """Bring an adapter up while its request is not there yet: into a slot if one is to be had, else to the host.
 

@@ -1,15 +1,16 @@
 """What engine and adapter bank hold now, as metrics. Read from outside, so that neither knows of metrics."""
 
 from milora import AdapterBank
+from workers.adapter_desk import AdapterDesk
 from workers.engine import Engine
 from workers.metrics import WorkerMetrics
 
 
 class Gauges:
-    """Copies the state of one engine and one bank into the metrics whenever `update` is called."""
+    """Copies the state of one engine, one bank and the desk before it into the metrics on every `update`."""
 
-    def __init__(self, metrics: WorkerMetrics, engine: Engine, bank: AdapterBank) -> None:
-        self._metrics, self._engine, self._bank = metrics, engine, bank
+    def __init__(self, metrics: WorkerMetrics, engine: Engine, bank: AdapterBank, desk: AdapterDesk) -> None:
+        self._metrics, self._engine, self._bank, self._desk = metrics, engine, bank, desk
         self._counted: dict[str, int] = {}
 
     def update(self) -> None:
@@ -19,6 +20,7 @@ class Gauges:
             metrics.adapter_slots.labels(state).set(value)
         metrics.engine_rows.labels("total").set(engine.room)
         metrics.engine_rows.labels("used").set(engine.in_flight)
+        metrics.adapter_host_bytes.set(self._desk.host_bytes)
         metrics.vision_cache_bytes.set(engine.vision.bytes)
         metrics.adapter_evictions.inc(self._since("evictions", stats.evictions))
         for outcome, count in (("hit", engine.vision.hits), ("miss", engine.vision.misses)):

@@ -124,7 +124,7 @@ def build_worker(settings: WorkerSettings, backbone: Backbone, redis: Redis) -> 
     consumer = Consumer(
         redis, store, pipeline.run, metrics, name=name, capacity=lambda: engine.room + ahead, pace=pace
     )
-    gauges = Periodic("gauges", _GAUGES_S, Gauges(metrics, engine, bank).update)
+    gauges = Periodic("gauges", _GAUGES_S, Gauges(metrics, engine, bank, desk).update)
     return Worker(consumer, engine, gauges)
 
 

@@ -53,6 +53,12 @@ class WorkerMetrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self.adapter_host_bytes = Gauge(
+            "visum_adapter_host_bytes",
+            "Adapters in host memory, verified and ready for a slot.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self.engine_rows = Gauge(
             "visum_engine_rows",
             "Rows of the decode batch: in all as memory allows now, and used by a request.",
