@@ -130,6 +130,8 @@ def _memory(link: socket.socket, info: VideoInfo) -> mmap.mmap:
     descriptor = receive_descriptor(link, Kind.MEMORY)
     try:
         return mmap.mmap(descriptor, info.count * info.frame_bytes)
+    except OSError as full:
+        raise MemoryError from full
     finally:
         os.close(descriptor)
 

@@ -13,15 +13,16 @@ from workers.decode_timeline import Timeline, packets
 _DISCARDABLE = ("h264",)
 """Codecs whose frames say for sure that no other frame needs them. HEVC's say so of their own sub-layer only."""
 _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE: one packet is one whole picture
-_THREAD_BYTES_SHARE = 4
+_THREAD_BYTES = 72 << 20
+"""A thread's stack and its allocator's arena: hardly any of it is touched, but the process's limit counts it."""
 
 Found = tuple[int, VideoFrame]
 
 
 def usable_threads(stream: VideoStream, threads: int, memory_bytes: int) -> int:
-    """`threads`, or fewer where the pictures are so large that a copy for each would not fit beside the decoder's."""
-    picture_bytes = max(1, 4 * stream.width * stream.height)
-    return max(1, min(threads, memory_bytes // _THREAD_BYTES_SHARE // picture_bytes))
+    """`threads`, or as many as half of the process's memory has room for, with a picture for each."""
+    thread_bytes = _THREAD_BYTES + 4 * stream.width * stream.height
+    return max(1, min(threads, memory_bytes // 2 // thread_bytes))
 
 
 class FrameReader:

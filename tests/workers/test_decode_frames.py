@@ -108,11 +108,8 @@ def test_nothing_is_decoded_between_two_frames_that_are_far_apart(tmp_path: Path
 
 
 def test_what_no_frame_refers_to_is_passed_over(tmp_path: Path) -> None:
-    with _opened(Film("clip.mp4", gop=600, options=X264 | {"sc_threshold": "0"}).write(tmp_path)) as (
-        reader,
-        timeline,
-        fed,
-    ):
+    film = Film("clip.mp4", gop=600, options=X264 | {"sc_threshold": "0"})
+    with _opened(film.write(tmp_path), threads=4) as (reader, timeline, fed):
         assert [pts for pts, _ in reader.frames_at([timeline.pts[130]])] == [timeline.pts[130]]
     assert fed.count("NONREF") > 50
     assert set(fed[-3:]) == {"DEFAULT"}
@@ -136,12 +133,18 @@ def test_a_broken_packet_costs_its_own_frames_only(tmp_path: Path) -> None:
     assert len(video.frames) == 10
 
 
-def test_threads_are_fewer_where_pictures_are_large(tmp_path: Path) -> None:
+def test_threads_are_as_many_as_the_memory_has_room_for(tmp_path: Path) -> None:
     with av.open(str(write_video(tmp_path / "clip.mp4"))) as container:
         stream = video_stream(container)
-        assert usable_threads(stream, 8, 2 << 30) == 8
-        assert usable_threads(stream, 8, 4 * 3 * 4 * WIDTH * HEIGHT) == 3
-        assert usable_threads(stream, 8, 1) == 1
+        assert [usable_threads(stream, 8, room) for room in (2 << 30, 1 << 30, 512 << 20, 1)] == [8, 7, 3, 1]
+    with av.open(str(write_video(tmp_path / "large.mp4", 0.1, size=(3840, 2160)))) as container:
+        assert usable_threads(video_stream(container), 16, 2 << 30) == 9
+
+
+def test_the_frames_of_many_threads_fit_into_a_small_memory(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", 1, size=(1920, 1080))
+    plan = FramePlan(max_frames=2, size_multiple=8, frame_pixels=HEIGHT * WIDTH)
+    assert len(decode(path, plan, DecodeLimits(threads=16, memory_bytes=512 << 20)).frames) == 2
 
 
 class _opened:
