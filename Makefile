@@ -34,7 +34,7 @@ format: $(DEV_STAMP) ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(DEV_STAMP) ## measure speed on this machine, into benchmarks/results/latest.md
+bench: $(DEV_STAMP) ## measure speed beside its goals on this machine, into benchmarks/results/latest.json and .md
 	@$(BIN)/python -m benchmarks
 
 soak: $(DEV_STAMP) ## half an hour of the whole service at saturation, and whether anything leaks (Linux)

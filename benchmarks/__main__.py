@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.goals import goal_rows
@@ -63,7 +64,8 @@ def available() -> dict[str, tuple[str, str]]:
     """The comparisons that this machine can run."""
     import torch
 
-    return COMPARISONS | (GPU_COMPARISONS if torch.cuda.is_available() else {})
+    known = COMPARISONS | (GPU_COMPARISONS if torch.cuda.is_available() else {})
+    return {key: place for key, place in known.items() if find_spec(f"benchmarks.{place[0]}")}
 
 
 def run(keys: Sequence[str], plan: Plan, options: argparse.Namespace, command: str) -> Report:

@@ -15,15 +15,17 @@ from peft.utils.hotswap import hotswap_adapter
 from safetensors.torch import load_file, save_file
 
 from benchmarks.case import Case, demo_case, random_case
-from benchmarks.goals import HOTSWAP, LOAD
+from benchmarks.goals import HOTSWAP, LOAD, missed
 from benchmarks.peft_arm import write_lora
 from benchmarks.plan import Plan
 from benchmarks.random_model import SMALL, Shape
-from benchmarks.report import Comparison, Row
+from benchmarks.report import Breakdown, Comparison, Row
 from benchmarks.side_by_side import Arm, Metric, take_turns
+from benchmarks.step_profile import profiled_here
 from benchmarks.subject import Subject, read_state
 from milora import AdapterBank, AdapterState, inject
 from model_store.manifest import CONFIG_FILE, WEIGHTS_FILE
+from workers.engine import Engine, EngineLimits
 
 EXCHANGE = Metric("one exchange", "ms", higher_is_better=False)
 FROM_MEMORY, FROM_DISK = "bank, from memory", "bank, from disk with every check"
@@ -39,9 +41,11 @@ Exchange = Callable[[str], float]
 def exchange(subject: Subject, plan: Plan, shape: Shape = SMALL) -> Comparison:
     """The bank against peft on the demo, from memory and from disk, and from memory on the random model."""
     demo = demo_case(subject, plan)
-    rows = compare(demo, subject.scratch / "exchange-demo", plan, from_disk=_from_disk(subject, demo))
+    rows, profiles = compare(
+        demo, subject.scratch / "exchange-demo", plan, from_disk=_from_disk(subject, demo)
+    )
     small = random_case(subject, plan, shape, torch.float32, domains=DOMAINS)
-    rows += compare(small, subject.scratch / "exchange-random", plan)
+    more = compare(small, subject.scratch / "exchange-random", plan)
     return Comparison(
         key="exchange",
         title="Exchanging an adapter",
@@ -49,12 +53,15 @@ def exchange(subject: Subject, plan: Plan, shape: Shape = SMALL) -> Comparison:
         "comes. The bank evicts and writes a slot; peft loads and activates, and what it then has to delete is "
         "not counted. peft reads A and B; the bank brings the gates too and from disk verifies every hash, "
         "shape and number. `hotswap_adapter` wants one alpha for all, and gets copies whose B makes up for it.",
-        rows=tuple(rows),
+        rows=(*rows, *more[0]),
+        breakdowns=(*profiles, *more[1]),
     )
 
 
-def compare(case: Case, folder: Path, plan: Plan, *, from_disk: Exchange | None = None) -> list[Row]:
-    """One model's ways in turns."""
+def compare(
+    case: Case, folder: Path, plan: Plan, *, from_disk: Exchange | None = None
+) -> tuple[list[Row], list[Breakdown]]:
+    """One model's ways in turns; a missed goal brings the profile of an exchange."""
     domains = list(case.adapters)[:DOMAINS]
     folders = {name: write_lora(case.adapters[name], folder / str(n)) for n, name in enumerate(domains)}
     with warnings.catch_warnings():
@@ -71,18 +78,24 @@ def compare(case: Case, folder: Path, plan: Plan, *, from_disk: Exchange | None 
         arms = {name: _arm(way, domains, plan.exchanges) for name, way in ways.items()}
         samples = take_turns(arms, rounds=plan.exchange_rounds)
     goals = {(FROM_MEMORY, PEFT_LOAD): LOAD, (FROM_MEMORY, PEFT_SWAP): HOTSWAP}
-    return [
+    rows = [
         samples.row(ours, theirs, EXCHANGE, model=case.name, goal=goals.get((ours, theirs)))
         for ours in ways
         if ours in (FROM_MEMORY, FROM_DISK)
         for theirs in (PEFT_LOAD, PEFT_LEAN, PEFT_SWAP)
     ]
+    if not any(missed(row) for row in rows):
+        return rows, []
+    title = f"{case.name}: {plan.exchanges} exchanges from memory"
+    return rows, [profiled_here(lambda: arms[FROM_MEMORY](0), title, times=1)]
 
 
 def bank_exchange(case: Case, load: Callable[[str], AdapterState]) -> Exchange:
-    """Through a bank on a model of its own, with the adapter wherever `load` gets it from."""
-    handle = inject(case.twin().model, case.room, slots=SLOTS)
+    """Through a bank beside an engine of its own, with the adapter wherever `load` gets it from."""
+    backbone = case.twin()
+    handle = inject(backbone.model, case.room, slots=SLOTS)
     bank = AdapterBank(handle)
+    engine = Engine(backbone, handle, EngineLimits())  # not started: it decides how slots lie in memory
 
     def swap(domain: str) -> float:
         misses = bank.stats.misses
@@ -90,7 +103,7 @@ def bank_exchange(case: Case, load: Callable[[str], AdapterState]) -> Exchange:
         bank.acquire(domain, lambda: load(domain))
         seconds = time.perf_counter() - began
         bank.release(domain)
-        if bank.stats.misses != misses + 1:
+        if bank.stats.misses != misses + 1 or engine.in_flight:
             raise RuntimeError(f"{domain} was still resident: nothing was exchanged")
         return seconds
 

@@ -53,7 +53,9 @@ def gpu(
         found = compare(eight, subject, f"gpu-{shape.name}", plan.fixed_tokens, plan.batch_rounds)
         rows += found.rows
         parts += found.profiles
-        rows += exchange.compare(eight, subject.scratch / f"gpu-exchange-{shape.name}", plan)
+        swapped = exchange.compare(eight, subject.scratch / f"gpu-exchange-{shape.name}", plan)
+        rows += swapped[0]
+        parts += swapped[1]
         for count in batches:
             parts += _shares(with_videos(case, count), roof, plan)
     return Comparison(

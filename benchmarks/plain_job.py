@@ -21,7 +21,7 @@ def summarize(path: str, domain: str) -> str:
     """The summary of one video by its domain's adapter: the same frames, sizes and words as in the service."""
     import torch
 
-    model, processor, builder = _loaded()
+    model, processor, builder = loaded()
     prompt = builder.build(_frames(path, builder.frame_plan()), None)
     model.set_adapter(domain)
     with torch.inference_mode():
@@ -37,7 +37,7 @@ def summarize(path: str, domain: str) -> str:
 
 
 @cache
-def _loaded() -> tuple[Any, Any, Any]:
+def loaded() -> tuple[Any, Any, Any]:
     """(model with every adapter, processor, prompt builder): all that a team would load at start."""
     import logging
 

@@ -24,9 +24,9 @@ def main(kind: str, redis_url: str) -> None:
     """Work until told to stop. A staying worker has the model before it takes its first job."""
     redis = Redis.from_url(redis_url)
     if kind == STAYING:
-        from benchmarks.plain_job import _loaded
+        from benchmarks.plain_job import loaded
 
-        _loaded()
+        loaded()
     elif kind == PRELOADED:
         import peft  # noqa: F401
         from torchvision.transforms.v2 import functional  # noqa: F401

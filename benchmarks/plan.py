@@ -9,11 +9,11 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Plan:
-    """Rounds and sizes of every comparison. The defaults fill a few minutes on two cores."""
+    """Rounds and sizes of every comparison. The defaults fill a quarter of an hour at most on two cores."""
 
     clips_per_domain: int = 4
     in_flight: int = 8
-    answer_rounds: int = 10  # whole answers, eight of them one by one: the longest of the rounds in process
+    answer_rounds: int = 6  # whole answers, eight of them one by one: the longest of the rounds in process
     batch_rounds: int = 10
     fixed_tokens: int = 48
     random_rounds: int = 5
@@ -21,17 +21,19 @@ class Plan:
     random_frames: int = 4
     xlora_rounds: int = 3
     xlora_tokens: int = 8
-    rotation_rounds: int = 5
+    rotation_rounds: int = 4
     rotation_domains: int = 100
     rotation_requests: int = 100
     exchange_rounds: int = 12
     exchanges: int = 12
     queue_rounds: int = 3
     queue_jobs: int = 64
-    forked_jobs: int = 6
-    service_rounds: int = 4
+    simple_jobs: int = 32
+    forked_jobs: int = 3
+    trial_jobs: int = 6
+    service_rounds: int = 3
     service_jobs: int = 16
-    start_rounds: int = 4
+    start_rounds: int = 3
     upload_rounds: int = 6
     upload_bytes: int = 128 * MIB
     upload_streams: int = 4
@@ -53,7 +55,9 @@ QUICK = Plan(
     rotation_requests=20,
     queue_rounds=1,
     queue_jobs=8,
+    simple_jobs=4,
     forked_jobs=1,
+    trial_jobs=1,
     exchange_rounds=2,
     exchanges=4,
     service_rounds=2,

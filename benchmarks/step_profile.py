@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch.profiler import ProfilerActivity, profile
 
@@ -37,10 +37,19 @@ def profiled(on: Running, asks: Sequence[Ask], title: str, top: int = TOP) -> Br
         event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
         for event in recorder.key_averages()
     }
-    return breakdown(times, title, top)
+    return breakdown(times, title, top=top)
 
 
-def breakdown(times: dict[str, float], title: str, top: int = TOP) -> Breakdown:
+def profiled_here(work: Callable[[], object], title: str, times: int) -> Breakdown:
+    """The same for something that runs on the caller's thread, `times` times over."""
+    with profile(activities=[ProfilerActivity.CPU]) as recorder:
+        for _ in range(times):
+            work()
+    spent = {event.key: event.self_cpu_time_total for event in recorder.key_averages()}
+    return breakdown(spent, title, steps=times)
+
+
+def breakdown(times: dict[str, float], title: str, *, steps: int = STEPS, top: int = TOP) -> Breakdown:
     """Microseconds by operation over all profiled steps → milliseconds a step, and the largest ones' shares of it.
 
     Raises:
@@ -51,9 +60,7 @@ def breakdown(times: dict[str, float], title: str, top: int = TOP) -> Breakdown:
         raise ValueError("the profiler recorded nothing")
     largest = sorted(times, key=times.__getitem__, reverse=True)[:top]
     rest = total - sum(times[name] for name in largest)
-    shares = [
-        Share(name="one step, with the profiler on", unit="ms", value=Spread.of([total / STEPS / 1000]))
-    ]
+    shares = [Share(name="one, with the profiler on", unit="ms", value=Spread.of([total / steps / 1000]))]
     for name, time in [*((name, times[name]) for name in largest), ("all others", rest)]:
         shares.append(Share(name=f"`{name[:80]}`", unit="%", value=Spread.of([100 * time / total])))
     return Breakdown(title=title, shares=tuple(shares))

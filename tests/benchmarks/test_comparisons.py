@@ -79,7 +79,7 @@ def test_a_plain_worker_summarizes_and_a_salted_file_is_the_same_video(
     clip = subject.clips[0]
     salted_clip = salted(clip, tmp_path, 1)
     assert salted_clip.path.read_bytes() != clip.path.read_bytes()
-    with plain(subject, STAYING) as redis_url:
+    with plain(subject, STAYING, threads=1) as redis_url:
         summaries, seconds = through_rq(redis_url, [clip, salted_clip])
     assert seconds > 0
     assert summaries[clip.path.name] == summaries[salted_clip.path.name] != ""
