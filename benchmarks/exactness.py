@@ -22,7 +22,7 @@ BF16_MANTISSA_BITS = 7
 
 
 class WatchedChooser(Chooser):
-    """Chooses as the engine does, and notes the two likeliest logits: (prompt, place in the answer) → (first, second)."""
+    """Chooses as the engine does, and notes the two likeliest logits by prompt and place in the answer."""
 
     def watch(self) -> WatchedChooser:
         object.__setattr__(self, "likeliest", {})
