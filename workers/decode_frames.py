@@ -10,9 +10,8 @@ from av.video.stream import VideoStream
 
 from workers.decode_timeline import Timeline, packets
 
-_DISCARDABLE = ("h264",)
-"""Codecs whose frames say for sure that no other frame needs them. HEVC's say so of their own sub-layer only."""
 _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE: one packet is one whole picture
+_SLICE, _SEI, _DELIMITER, _FILLER = 1, 6, 9, 12  # nal_unit_type, ITU-T H.264 table 7-1
 _THREAD_BYTES = 72 << 20
 """A thread's stack and its allocator's arena: hardly any of it is touched, but the process's limit counts it."""
 
@@ -23,6 +22,29 @@ def usable_threads(stream: VideoStream, threads: int, memory_bytes: int) -> int:
     """`threads`, or as many as half of the process's memory has room for, with a picture for each."""
     thread_bytes = _THREAD_BYTES + 4 * stream.width * stream.height
     return max(1, min(threads, memory_bytes // 2 // thread_bytes))
+
+
+def nal_length_bytes(stream: VideoStream) -> int:
+    """Bytes of the length before each NAL unit of H.264 as mp4 and Matroska store it; 0 for anything else."""
+    head = stream.codec_context.extradata or b""
+    stored_so = stream.codec_context.name == "h264" and len(head) > 4 and head[0] == 1
+    return (head[4] & 3) + 1 if stored_so else 0
+
+
+def is_disposable(packet: av.Packet, length_bytes: int) -> bool:
+    """Whether an H.264 packet is a picture that no other one refers to (nal_ref_idc 0, section 7.4.1), and no more.
+
+    Only H.264 says so for sure: HEVC's pictures speak for their own temporal sub-layer.
+    """
+    data, at, slices = memoryview(packet), 0, 0
+    while at + length_bytes < len(data):
+        header = data[at + length_bytes]
+        kind, reference = header & 31, header >> 5 & 3
+        if kind not in (_SLICE, _SEI, _DELIMITER, _FILLER) or (kind == _SLICE and reference):
+            return False
+        slices += kind == _SLICE
+        at += length_bytes + int.from_bytes(data[at : at + length_bytes])
+    return slices > 0
 
 
 class FrameReader:
@@ -42,11 +64,9 @@ class FrameReader:
         self._context = stream.codec_context
         self._context.thread_count = threads
         self._context.thread_type = "AUTO"
-        self._passing_over = (
-            bool(timeline.keyframes)
-            and self._context.name in _DISCARDABLE
-            and self._context.field_order == _PROGRESSIVE
-        )
+        self._length_bytes = nal_length_bytes(stream)
+        progressive = self._context.field_order == _PROGRESSIVE
+        self._passing_over = bool(timeline.keyframes and self._length_bytes and progressive)
         # A jump throws away what the decoder holds: a frame a thread, and those that wait for their turn to be shown.
         self._flush_frames = threads + self._context.reorder_depth
         self._position = timeline.pts[0]
@@ -101,13 +121,13 @@ class FrameReader:
     def _decoded(self, *, passing_over: bool) -> Iterator[Found]:
         """(pts, frame) from here on. A broken packet costs its own frame, not the rest of the video."""
         awaited: list[int] = []  # wanted ones that are in the decoder: all of their packets are needed
-        self._context.skip_frame = "DEFAULT"
         for packet in packets(self._container, self._stream):
-            if passing_over:
-                if packet.pts in self._wanted:
-                    awaited.append(packet.pts)
-                needed = awaited or packet.pts is None
-                self._context.skip_frame = "DEFAULT" if needed else "NONREF"
+            if packet.pts in self._wanted:
+                awaited.append(packet.pts)
+            needed = awaited or packet.pts is None or not passing_over
+            # Not given to the decoder at all: a packet that it skips would still take its turn among the threads.
+            if not needed and is_disposable(packet, self._length_bytes):
+                continue
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:
