@@ -4,7 +4,7 @@
     experts.join(row, record)                           a request takes a row, with the gates of its prefill
     experts.move(row, to)                               rows close up when one has left
     arrangement = experts.arrange(slots)                once for every set of rows, not once a step
-    stack(x, y, arrangement.places, arrangement.weights[i])
+    arrangement[i].add(x, y)                            in every step, for every site that has experts
 
 Gates are never computed here: they are those of the prefill (prompt-aware routing, arXiv 2410.18035).
 """
@@ -12,27 +12,21 @@ Gates are never computed here: they are those of the prefill (prompt-aware routi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from milora.errors import RoutingError
 from milora.layers import MiloraLayer
 from milora.model import MiloraModel
 from milora.routing import GateRecord
-from milora.stack import ExpertStack, Places, grouped_weights
+from milora.stack import ArrangedExperts, ExpertStack, Places
 
-Site = tuple[tuple[str, int], ...]
-"""The linear layers that read one input, in the order of their outputs: (module name, number of outputs)."""
+Site = tuple[tuple[tuple[str, int], ...], ...]
+"""The linear layers that read one input, in the order of their outputs and in blocks: (module name, outputs)."""
 
 
-@dataclass(frozen=True)
-class Arrangement:
-    """The rows of a step by adapter; ``weights`` holds (W, m, R) for every site that has experts, else ``None``."""
-
-    places: Places
-    weights: tuple[Tensor | None, ...]
+Arrangement = tuple[ArrangedExperts | None, ...]
+"""The experts of every site for the rows of a step, ``None`` where a site has none."""
 
 
 class DecodeExperts:
@@ -49,7 +43,7 @@ class DecodeExperts:
         layers: Mapping[str, MiloraLayer] = {layer.name: layer for layer in handle.layers}
         self.stacks = [_stack(site, layers) for site in sites]
         self._weights = [
-            None if stack is None else torch.zeros(rows, stack.A.shape[1], device=handle.device)
+            None if stack is None else torch.zeros(rows, stack.rank, device=handle.device)
             for stack in self.stacks
         ]
 
@@ -81,23 +75,18 @@ class DecodeExperts:
                 weights[to] = weights[row]
 
     def arrange(self, slots: Sequence[int], *, same_shape: bool = False) -> Arrangement | None:
-        """The rows' places by slot; ``None`` when no row has an adapter. ``same_shape`` for captured graphs."""
+        """The first rows by slot; ``None`` when no row has an adapter. ``same_shape`` for captured graphs."""
         if not any(slots):
             return None
         every = self._handle.slots if same_shape else 0
         places = Places.of(slots, self._handle.device, all_slots=every)
-        rows = len(slots)
-        return Arrangement(
-            places,
-            tuple(
-                None
-                if stack is None or weights is None
-                else grouped_weights(weights[:rows], places).to(stack.A.dtype)
-                for stack, weights in zip(self.stacks, self._weights, strict=True)
-            ),
+        return tuple(
+            None if stack is None or weights is None else stack.arranged(weights[: len(slots)], places)
+            for stack, weights in zip(self.stacks, self._weights, strict=True)
         )
 
 
 def _stack(site: Site, layers: Mapping[str, MiloraLayer]) -> ExpertStack | None:
-    members = [(layers.get(name), outputs) for name, outputs in site]
-    return ExpertStack(members) if any(layer is not None for layer, _ in members) else None
+    blocks = [[(layers.get(name), outputs) for name, outputs in block] for block in site]
+    adapted = any(layer is not None for block in blocks for layer, _ in block)
+    return ExpertStack(blocks) if adapted else None

@@ -112,12 +112,14 @@ class MiloraLayer(nn.Module):
             self.standardize(torch.zeros_like(self.mean), torch.ones_like(self.mean))
             G = G.to(self.G) / self.inverse_std
         _fill(self.G[s], G)
-        self.b[s] = -torch.inf
-        self.b[s, :experts].copy_(b)
-        rows = torch.arange(rank, device=self.spread.device)
-        self.spread[s].zero_()
-        self.spread[s, rows // config.rank, rows] = config.scale
-        self.inverse_temperature[s] = 1.0 / config.temperature
+        if experts < self.experts:
+            self.b[s] = -torch.inf
+        self.b[s, :experts].copy_(b, non_blocking=True)
+        if not _same_scales(self.config_of[s], config):
+            rows = torch.arange(rank, device=self.spread.device)
+            self.spread[s].zero_()
+            self.spread[s, rows // config.rank, rows] = config.scale
+            self.inverse_temperature[s] = 1.0 / config.temperature
         self.config_of[s] = config
 
     @torch.no_grad()
@@ -268,4 +270,15 @@ class MiloraLayer(nn.Module):
 def _fill(stack: Tensor, values: Tensor) -> None:
     """Copy values (n, …) into the first rows of stack (m, …) and zeros into the rest."""
     stack[: len(values)].copy_(values, non_blocking=True)
-    stack[len(values) :].zero_()
+    if len(values) < len(stack):
+        stack[len(values) :].zero_()
+
+
+def _same_scales(before: GroupConfig | None, config: GroupConfig) -> bool:
+    """Whether a slot's scales and temperature serve the next adapter too: most of a store's have the same."""
+    return before is not None and (before.experts, before.rank, before.lora_alpha, before.temperature) == (
+        config.experts,
+        config.rank,
+        config.lora_alpha,
+        config.temperature,
+    )

@@ -1,14 +1,15 @@
 """The experts of a decode step: rows of any adapters, one grouped product a site, no loop over adapters.
 
-A *site* is a set of adapted linear layers that read the same input (q, k and v of one attention). Their experts
-stand in one pair of tensors over the S resident slots:
+A *site* is a set of adapted linear layers that read the same input (q, k and v of one attention), in blocks of
+one or more. Their experts stand in stacks over the S resident slots:
 
-    A (S, R, in)     R is the sum of the members' ranks
-    B (S, R, out)    out is the sum of the members' outputs; a member's rows are zero outside its own columns
+    A (S, R, in)      of the site; R is the sum of its members' ranks
+    B (S, R', out)    of each block; a member's rows are zero outside its own columns
 
-so that a step over B rows costs two batched products a site, whatever adapters the rows use. Rows are grouped
-by slot: W neighbouring slots with m places each, unused places weighed with zero. One domain is W = 1, m = B;
-eight domains are W = 8, m = 1. Every adapter in use is read once, none is copied.
+so that a step over B rows costs one batched product a site and one a block, whatever adapters the rows use.
+Small members share a block (k and v), where one product over some zeros is cheaper than two. Rows are grouped by
+slot: W neighbouring slots with m places each, unused places weighed with zero. One domain is W = 1, m = B; eight
+domains are W = 8, m = 1. Every adapter in use is read once, none is copied.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from milora.layers import MiloraLayer
 
@@ -74,53 +75,77 @@ def _groups(slots: Sequence[int], low: int, width: int) -> list[int]:
     return groups
 
 
-class ExpertStack(nn.Module):
+Block = Sequence[tuple[MiloraLayer | None, int]]
+"""Neighbouring layers of a site, each with its number of outputs; ``None`` where a layer is not adapted."""
+
+
+class ExpertStack:
     """The experts of one site. Built once; the layers' own A and B become views into it.
 
     Args:
-        members: the site's layers in the order of their outputs, each with its number of outputs; ``None``
-            where a layer is not adapted. At least one is.
+        blocks: the site's layers in the order of their outputs. At least one of them is adapted.
     """
 
-    def __init__(self, members: Sequence[tuple[MiloraLayer | None, int]]) -> None:
-        super().__init__()
-        self.members = [layer for layer, _ in members if layer is not None]
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self.members = [layer for block in blocks for layer, _ in block if layer is not None]
         first = self.members[0]
-        slots, fan_in = first.slots, first.fan_in
-        ranks, outs = sum(layer.rank_total for layer in self.members), sum(out for _, out in members)
-        kind = {"device": first.A.device, "dtype": first.A.dtype}
-        self.A = nn.Parameter(torch.zeros(slots, ranks, fan_in, **kind), requires_grad=False)
-        self.B = nn.Parameter(torch.zeros(slots, ranks, outs, **kind), requires_grad=False)
-        row = column = 0
-        for layer, out in members:
+        self.rank = sum(layer.rank_total for layer in self.members)
+        self.A = first.A.new_zeros(first.slots, self.rank, first.fan_in)
+        #: B of every block that has experts, with the ranks and the columns of the site that are its own.
+        self.blocks: list[tuple[Tensor, slice, slice]] = []
+        rank = column = 0
+        for block in blocks:
+            ranks = sum(layer.rank_total for layer, _ in block if layer is not None)
+            columns = sum(out for _, out in block)
+            if ranks:
+                B = first.B.new_zeros(first.slots, ranks, columns)
+                self._adopt(block, self.A[:, rank : rank + ranks], B)
+                self.blocks.append((B, slice(rank, rank + ranks), slice(column, column + columns)))
+            rank, column = rank + ranks, column + columns
+
+    @staticmethod
+    @torch.no_grad()
+    def _adopt(block: Block, A: Tensor, B: Tensor) -> None:
+        """Move the experts of a block's layers into their places, and let the layers look at them there."""
+        rank = column = 0
+        for layer, out in block:
             if layer is not None:
-                rows, columns = slice(row, row + layer.rank_total), slice(column, column + out)
-                self._adopt(layer, rows, columns)
-                row += layer.rank_total
+                ranks, columns = slice(rank, rank + layer.rank_total), slice(column, column + out)
+                A[:, ranks].copy_(layer.A)
+                B[:, ranks, columns].copy_(layer.B)
+                layer.A.data, layer.B.data = A[:, ranks], B[:, ranks, columns]
+                rank += layer.rank_total
             column += out
 
-    @torch.no_grad()
-    def _adopt(self, layer: MiloraLayer, rows: slice, columns: slice) -> None:
-        A, B = self.A[:, rows], self.B[:, rows, columns]
-        A.copy_(layer.A)
-        B.copy_(layer.B)
-        layer.A.data, layer.B.data = A, B
-
-    def forward(self, x: Tensor, y: Tensor, places: Places, weights: Tensor) -> None:
-        """y (B, out) += the experts' answer to x (B, in), with weights (W, m, R); y must be contiguous."""
-        width, each = places.width, places.each
-        slots = slice(places.low, places.low + width)
-        grouped = x if places.order is None else x.index_select(0, places.order)  # (W·m, in)
-        h = torch.bmm(grouped.view(width, each, -1), self.A[slots].transpose(1, 2))  # (W, m, R)
-        h.mul_(weights)
-        if places.where is None:
-            y.view(width, each, -1).baddbmm_(h, self.B[slots])
-        else:
-            y.add_(torch.bmm(h, self.B[slots]).view(width * each, -1).index_select(0, places.where))
+    def arranged(self, weights: Tensor, places: Places) -> ArrangedExperts:
+        """The slots in use as a step multiplies by them; ``weights`` (B, R) are those of every row."""
+        slots = slice(places.low, places.low + places.width)
+        if places.order is not None:
+            weights = weights.index_select(0, places.order) * places.taken.to(weights.dtype)
+        grouped = weights.to(self.A.dtype).view(places.width, places.each, -1)
+        blocks = tuple((B[slots], ranks, columns) for B, ranks, columns in self.blocks)
+        return ArrangedExperts(self.A[slots].transpose(1, 2), blocks, grouped, places)
 
 
-def grouped_weights(weights: Tensor, places: Places) -> Tensor:
-    """w (B, R) of every row at its place: (W, m, R), zero at the unused ones."""
-    if places.order is not None:
-        weights = weights.index_select(0, places.order) * places.taken.to(weights.dtype)
-    return weights.view(places.width, places.each, -1)
+@dataclass(frozen=True)
+class ArrangedExperts:
+    """One site's experts for the rows of a step: views of the slots in use, A (W, in, R), B (W, R', out) of every block
+    with its ranks and columns, and the rows' weights (W, m, R), zero at unused places."""
+
+    A: Tensor
+    blocks: tuple[tuple[Tensor, slice, slice], ...]
+    weights: Tensor
+    places: Places
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """y (B, out) += the experts' answer to x (B, in); y must be contiguous."""
+        order, where = self.places.order, self.places.where
+        width, each = self.places.width, self.places.each
+        grouped = x if order is None else x.index_select(0, order)  # (W·m, in)
+        h = torch.bmm(grouped.view(width, each, -1), self.A).mul_(self.weights)  # (W, m, R)
+        for B, ranks, columns in self.blocks:
+            if where is None:
+                y.view(width, each, -1)[:, :, columns].baddbmm_(h[:, :, ranks], B)
+            else:
+                answer = torch.bmm(h[:, :, ranks], B).view(width * each, -1)  # (W·m, out)
+                y[:, columns].add_(answer.index_select(0, where))

@@ -66,7 +66,9 @@ def servable(target: str) -> bool:
     """Whether the engine has a place for experts of this module: anything in the vision tower and the projector, in the
     language model the linear layers that its decode step writes out."""
     if target.startswith(_LANGUAGE_MODEL):
-        return target.endswith(tuple(f".{name}" for site in SITES for name in site))
+        return target.endswith(
+            tuple(f".{part}.{name}" for part, blocks in SITES for block in blocks for name in block)
+        )
     return target.startswith(_VISION)
 
 

@@ -18,8 +18,14 @@ from transformers import VideoLlama3ForConditionalGeneration
 from milora import Arrangement, DecodeExperts, MiloraModel, Site
 from workers.slot_cache import SlotCache
 
-SITES = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
-"""The linear layers of one decoder layer that read the same input, in the order in which they run."""
+SITES = (
+    ("self_attn", (("q_proj",), ("k_proj", "v_proj"))),
+    ("self_attn", (("o_proj",),)),
+    ("mlp", (("gate_proj",), ("up_proj",))),
+    ("mlp", (("down_proj",),)),
+)
+"""The linear layers of one decoder layer that read the same input, in the order in which they run, in the blocks that
+their experts are multiplied in."""
 _STATIC_ROPE = ("default", "linear", "yarn", "llama3")
 
 
@@ -68,7 +74,7 @@ class TokenStep:
         self._row_starts = torch.arange(cache.rows, device=model.device) * cache.length
         self._cos, self._sin = _rotations(text, positions, self._embedding)
         self.experts = None if experts is None else DecodeExperts(experts, _sites(text), cache.rows)
-        self._stacks = [None] * len(self._layers) * len(SITES) if experts is None else self.experts.stacks
+        self._no_experts: Arrangement = (None,) * (len(SITES) * len(self._layers))
 
     @torch.no_grad()
     def __call__(self, ids: Tensor, positions: Tensor, span: int, arranged: Arrangement | None) -> Tensor:
@@ -78,7 +84,7 @@ class TokenStep:
             ids: (B,) the newest token of every row.
             positions: (B,) where in its row each of them stands; keys and values are written there.
             span: T, more than any of the positions.
-            arranged: the experts' places and weights, ``None`` when no row has an adapter.
+            arranged: the experts of every site, four a layer, ``None`` when no row has an adapter.
         """
         rows, width, kv_heads = len(ids), self.cache.head_width, self._kv_heads
         x = F.embedding(ids, self._embedding)  # (B, H)
@@ -88,10 +94,12 @@ class TokenStep:
         mask.masked_fill_(unseen[:, None, None], -torch.inf)
         slots = self._row_starts[:rows] + positions  # (B,) places in the flat cache
 
+        experts = arranged or self._no_experts
         for number, layer in enumerate(self._layers):
             h = F.rms_norm(x, x.shape[1:], layer.attention_norm, self._eps)  # (B, H)
             qkv = F.linear(h, layer.qkv, layer.qkv_bias)  # (B, (Hq + 2 Hkv)·D)
-            self._add_experts(4 * number, h, qkv, arranged)
+            if experts[4 * number] is not None:
+                experts[4 * number].add(h, qkv)
             heads = qkv.view(rows, -1, width)  # (B, Hq + 2 Hkv, D)
             turned, value = heads[:, :-kv_heads], heads[:, -kv_heads:]
             turned = torch.addcmul(turned * cos, turned.roll(width // 2, -1), sin)  # (B, Hq + Hkv, D)
@@ -100,39 +108,38 @@ class TokenStep:
             seen = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
             seen = seen.reshape(rows, self._q_width)  # (B, Hq·D)
             x = torch.addmm(x, seen, layer.o.t())
-            self._add_experts(4 * number + 1, seen, x, arranged)
+            if experts[4 * number + 1] is not None:
+                experts[4 * number + 1].add(seen, x)
 
             h = F.rms_norm(x, x.shape[1:], layer.mlp_norm, self._eps)
             gate_up = F.linear(h, layer.gate_up)  # (B, 2 I)
-            self._add_experts(4 * number + 2, h, gate_up, arranged)
+            if experts[4 * number + 2] is not None:
+                experts[4 * number + 2].add(h, gate_up)
             gate, up = gate_up.chunk(2, dim=1)
             inner = self._act(gate) * up  # (B, I)
             x = torch.addmm(x, inner, layer.down.t())
-            self._add_experts(4 * number + 3, inner, x, arranged)
+            if experts[4 * number + 3] is not None:
+                experts[4 * number + 3].add(inner, x)
 
         return F.linear(F.rms_norm(x, x.shape[1:], self._norm, self._eps), self._head)
-
-    def _add_experts(self, site: int, x: Tensor, y: Tensor, arranged: Arrangement | None) -> None:
-        """y (B, out) += what the experts of a site make of x (B, in)."""
-        stack = self._stacks[site]
-        if stack is not None and arranged is not None:
-            stack(x, y, arranged.places, arranged.weights[site])
 
 
 def _sites(text: nn.Module) -> list[Site]:
     """Every site of the language model, four a layer, with the widths of its outputs."""
-    sites = []
-    for number, layer in enumerate(text.layers):
-        prefix = f"model.language_model.layers.{number}"
-        parents = {"self_attn": layer.self_attn, "mlp": layer.mlp}
-        for site in SITES:
-            block = "self_attn" if hasattr(layer.self_attn, site[0]) else "mlp"
-            sites.append(
-                tuple(
-                    (f"{prefix}.{block}.{name}", getattr(parents[block], name).out_features) for name in site
+    return [
+        tuple(
+            tuple(
+                (
+                    f"model.language_model.layers.{number}.{part}.{name}",
+                    layer.get_submodule(f"{part}.{name}").out_features,
                 )
+                for name in block
             )
-    return sites
+            for block in blocks
+        )
+        for number, layer in enumerate(text.layers)
+        for part, blocks in SITES
+    ]
 
 
 def _check(config: object) -> None:
@@ -146,11 +153,11 @@ def _check(config: object) -> None:
 
 def _joint(layer: nn.Module) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
-    biases = [getattr(attention, name).bias for name in SITES[0]]
+    qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
     return _Layer(
         attention_norm=layer.input_layernorm.weight,
-        qkv=_side_by_side([getattr(attention, name) for name in SITES[0]]),
-        qkv_bias=None if biases[0] is None else torch.cat(biases),
+        qkv=_side_by_side(qkv),
+        qkv_bias=None if qkv[0].bias is None else torch.cat([module.bias for module in qkv]),
         o=attention.o_proj.weight,
         mlp_norm=layer.post_attention_layernorm.weight,
         gate_up=_side_by_side([mlp.gate_proj, mlp.up_proj]),

@@ -22,7 +22,7 @@ from milora.stack import Places
 
 SLOTS, K, R, WIDTH = 4, 3, 2, 6
 OUTPUTS = {"q": 5, "k": 3, "v": 3}
-SITE = tuple(OUTPUTS.items())
+SITE = ((("q", 5),), (("k", 3), ("v", 3)))
 
 
 def injected(*targets: str) -> MiloraModel:
@@ -45,7 +45,7 @@ def record_of(handle: MiloraModel, slot: int) -> GateRecord:
 def by_hand(handle: MiloraModel, x: torch.Tensor, y: torch.Tensor, records: list[GateRecord]) -> torch.Tensor:
     """Row by row and expert by expert, from what the layers hold."""
     out, column = y.clone(), 0
-    for name, width in SITE:
+    for name, width in OUTPUTS.items():
         for layer in handle.layers:
             if layer.name == name:
                 for row, record in enumerate(records):
@@ -77,7 +77,7 @@ def test_rows_of_any_adapters_equal_a_loop_over_rows(
         experts.join(row, record)
     arranged = experts.arrange(slots, same_shape=same_shape)
     assert arranged is not None
-    experts.stacks[0](x, y, arranged.places, arranged.weights[0])
+    arranged[0].add(x, y)
     torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -106,7 +106,7 @@ def test_a_row_that_is_taken_over_keeps_nothing_of_its_former_request() -> None:
     x, y = torch.randn(2, WIDTH), torch.zeros(2, sum(OUTPUTS.values()))
     arranged = experts.arrange([1, 0])
     assert arranged is not None
-    experts.stacks[0](x, y, arranged.places, arranged.weights[0])
+    arranged[0].add(x, y)
     assert y[0].abs().sum() > 0
     assert not y[1].any()
 
@@ -117,7 +117,8 @@ def test_an_adapter_written_after_the_stack_was_built_is_the_stacks() -> None:
     state = handle.export_state(3)
     handle.load_state(state, 2)
     assert torch.equal(experts.stacks[0].A[1], experts.stacks[0].A[2])
-    assert torch.equal(experts.stacks[0].B[1], experts.stacks[0].B[2])
+    for B, _, _ in experts.stacks[0].blocks:
+        assert torch.equal(B[1], B[2])
     assert handle.export_state(2).layers["k"].B.equal(state.layers["k"].B)
 
 
