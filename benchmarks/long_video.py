@@ -30,6 +30,8 @@ class Film:
         paint = _scene(self.width, self.height)
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libx264", rate=RATE, options=X264 | {"g": str(self.gop)})
+            # PyAV's default makes x264 cut each picture into a slice per thread; x264's own default is one slice.
+            stream.codec_context.thread_type = "FRAME"
             stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
             packets = []
             for index in range(self.part_frames):
