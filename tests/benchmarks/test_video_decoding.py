@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +39,7 @@ def test_ours_is_compared_with_transformers_on_the_same_frames(fresh: Subject) -
     assert all(row.value.low > 0 for row in found.rows)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_the_memory_of_the_decoding_process_is_measured_over_two_lengths(fresh: Subject) -> None:
     (memory,) = video_decoding(fresh, QUICK).breakdowns
     assert [share.name for share in memory.shares] == ["2 s of video", "8 s of video"]
