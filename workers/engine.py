@@ -1,15 +1,17 @@
-"""The engine: one thread that owns the model, and everything in flight on it.
+"""The engine: everything in flight on the model, and the two threads that move it.
 
-    step    look at videos, drop what was stopped, prefill some of what waits, decode one token for all in flight
+    prefill    look at videos, run the prompts of those at the head of the line that there are rows for
+    decode     let the prefilled ones join, drop what was stopped, one token for everybody in flight
 
-Requests join after their prefill and leave when they are done, between steps, whatever adapters they use; nobody
-waits for anybody else's answer. One prefill at most comes between two decode steps, so that neither starves.
+The two run at the same time, so that neither starves. Requests join and leave between decode steps, whatever
+adapters they use; nobody waits for anybody else's answer.
 """
 
 import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +22,7 @@ from contract.errors import Code, JobFailure
 from milora import Arrangement, MiloraModel
 from model_store.backbone import Backbone
 from workers.memory_plan import cache_budget, head_width, plan_cache
-from workers.prefill import Look, Prefill
+from workers.prefill import Look, Prefill, Prefilled
 from workers.request import EngineAnswer, EngineClosed, EngineRequest, RequestStopped
 from workers.sampling import Chooser
 from workers.sequence import Sequence
@@ -70,24 +72,37 @@ class Engine:
         self._arranged: Arrangement | None = None
         self._rows_changed = False
         self._room = self._cache.rows
-        self._waiting: deque[Sequence] = deque()
         self._looks: deque[tuple[Look, Future[torch.Tensor]]] = deque()
-        self._wake = threading.Condition()
+        self._waiting: deque[Sequence] = deque()
+        self._prefilling: list[Sequence] = []
+        self._ready: deque[tuple[list[Sequence], Prefilled]] = deque()
+        #: A prefill ran out of memory beside so many rows: the next one waits until there are fewer.
+        self._too_many_rows: int | None = None
+        #: Guards who is where: waiting, prefilling, ready, in a row. Told whenever somebody moves.
+        self._moved = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="visum-engine", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run_prefills, name="visum-prefill", daemon=True),
+            threading.Thread(target=self._run_decoding, name="visum-decode", daemon=True),
+        ]
 
     # -- from any thread ------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """End the thread after its current step; whatever is unanswered fails with `EngineClosed`."""
-        with self._wake:
+        """End the threads after their current pass; whatever is unanswered fails with `EngineClosed`."""
+        with self._moved:
             self._closed = True
-            self._wake.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+            self._moved.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+        _fail([*self._waiting, *self._prefilled(), *self._rows], EngineClosed())
+        for _, future in self._looks:
+            future.set_exception(EngineClosed())
 
     @property
     def room(self) -> int:
@@ -106,49 +121,78 @@ class Engine:
     def submit_all(self, requests: list[EngineRequest]) -> "list[Future[EngineAnswer]]":
         """Queue several requests in one piece: the next prefill finds all of them."""
         sequences = [Sequence.of(request) for request in requests]
-        with self._wake:
+        with self._moved:
             if self._closed:
                 raise EngineClosed
             self._waiting.extend(sequences)
-            self._wake.notify()
+            self._moved.notify_all()
         return [sequence.future for sequence in sequences]
 
     def look(self, look: Look) -> "Future[torch.Tensor]":
         """(D,) pooled features that the vision tower makes of a video; waiting ones are looked at together."""
         future: Future[torch.Tensor] = Future()
-        with self._wake:
+        with self._moved:
             if self._closed:
                 raise EngineClosed
             self._looks.append((look, future))
-            self._wake.notify()
+            self._moved.notify_all()
         return future
 
-    # -- on the engine's own thread -------------------------------------------------------------
+    # -- the two threads ------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while self._await_work():
+    def _run_prefills(self) -> None:
+        while self._await(lambda: self._looks or self._admissible()):
             try:
-                self.step()
-            except Exception as failure:  # a bug must cost the requests in flight, not the service
+                self.prefill()
+            except Exception:  # a bug must cost the requests at hand, not the service
+                log.exception("a prefill failed")
+
+    def _run_decoding(self) -> None:
+        while self._await(lambda: self._rows or self._ready):
+            try:
+                self.decode()
+            except Exception as failure:
                 log.exception("a step failed; %d requests in flight fail with it", len(self._rows))
                 self._fail_all(failure)
-        self._fail_all(EngineClosed())
-        _fail(self._waiting, EngineClosed())
-        for _, future in self._looks:
-            future.set_exception(EngineClosed())
 
-    def _await_work(self) -> bool:
-        with self._wake:
-            self._wake.wait_for(lambda: self._closed or self._looks or self._waiting or self._rows)
+    def _await(self, work: Callable[[], object]) -> bool:
+        """Wait for work; False when the engine is closed."""
+        with self._moved:
+            self._moved.wait_for(lambda: self._closed or work())
             return not self._closed
 
-    @torch.no_grad()
     def step(self) -> None:
-        """One turn of the engine. Public so that tests can take turns by hand."""
+        """One turn of each thread. Public so that tests can take turns by hand."""
+        self.prefill()
+        self.decode()
+
+    @torch.no_grad()
+    def prefill(self) -> None:
+        """Look at the videos that are to be routed, and prefill what may join."""
         self._look()
-        self._drop_stopped()
-        self._admit()
-        self._decode()
+        self._drop_stopped_waiting()
+        group = self._next_group()
+        if group:
+            try:
+                self._prefill_group(group)
+            except Exception as failure:  # nobody else would answer those that are not in flight yet
+                _fail(group, failure)
+                raise
+            finally:
+                with self._moved:
+                    self._prefilling = []
+
+    @torch.no_grad()
+    def decode(self) -> None:
+        """Let the prefilled ones join, drop what was stopped, and take one step."""
+        self._join_ready()
+        for sequence in self._rows:
+            if sequence.request.stop.is_set():
+                sequence.future.set_exception(RequestStopped())
+        self._close_up()
+        self._take_step()
+
+    # -- prefill --------------------------------------------------------------------------------
 
     def _look(self) -> None:
         """All videos that are to be looked at, as far as they fit into one pass."""
@@ -186,34 +230,40 @@ class Engine:
             except torch.OutOfMemoryError:
                 self._look_again([(look, future)])
 
-    def _drop_stopped(self) -> None:
-        for sequence in list(self._waiting):
-            if sequence.request.stop.is_set():
+    def _drop_stopped_waiting(self) -> None:
+        with self._moved:
+            stopped = [sequence for sequence in self._waiting if sequence.request.stop.is_set()]
+            for sequence in stopped:
                 self._waiting.remove(sequence)
-                sequence.future.set_exception(RequestStopped())
-        for sequence in self._rows:
-            if sequence.request.stop.is_set():
-                sequence.future.set_exception(RequestStopped())
-        self._close_up()
+        _fail(stopped, RequestStopped())
 
-    def _admit(self) -> None:
-        """Prefill the requests at the head of the line that fit into the free rows and into one pass."""
-        free = self._room - len(self._rows)
+    def _prefilled(self) -> list[Sequence]:
+        """Those that are on their way from the line to a row."""
+        return [*self._prefilling, *(sequence for group, _ in self._ready for sequence in group)]
+
+    def _admissible(self) -> int:
+        """How many of the waiting there are rows for now."""
+        rows = len(self._rows)
+        if self._too_many_rows is not None and rows >= self._too_many_rows:
+            return 0
+        return min(len(self._waiting), max(0, self._room - rows - len(self._prefilled())))
+
+    def _next_group(self) -> list[Sequence]:
+        """The requests at the head of the line that fit into the free rows and into one pass."""
         group: list[Sequence] = []
         longest = 0
-        while self._waiting and len(group) < free:
-            longest = max(longest, self._waiting[0].request.prompt.tokens)
-            if group and longest * (len(group) + 1) > self._limits.prefill_tokens:
-                break
-            sequence = self._waiting.popleft()
-            if self._fits_a_row(sequence):
-                group.append(sequence)
-        if group:
-            try:
-                self._prefill_group(group)
-            except Exception as failure:  # nobody else would answer those that are not in flight yet
-                _fail(group, failure)
-                raise
+        with self._moved:
+            free = self._admissible()
+            self._too_many_rows = None if free else self._too_many_rows
+            while self._waiting and len(group) < free:
+                longest = max(longest, self._waiting[0].request.prompt.tokens)
+                if group and longest * (len(group) + 1) > self._limits.prefill_tokens:
+                    break
+                sequence = self._waiting.popleft()
+                if self._fits_a_row(sequence):
+                    group.append(sequence)
+            self._prefilling = list(group)
+        return group
 
     def _fits_a_row(self, sequence: Sequence) -> bool:
         tokens, limit = sequence.request.prompt.tokens, self._cache.length
@@ -224,35 +274,24 @@ class Engine:
         return False
 
     def _prefill_group(self, group: list[Sequence]) -> bool:
-        """Run the prompts of a group and let it join; False if memory is short and it has to wait."""
+        """Run the prompts of a group; False if memory is short and it has to wait."""
         began = time.monotonic()
         for sequence in group:
             sequence.prefill_began = began
             sequence.request.on_prefill(0, sequence.request.prompt.tokens)
+        looks = [Look(s.request.prompt, s.request.slot, s.request.vision_key) for s in group]
         try:
-            prefilled = self._prefill(
-                [Look(s.request.prompt, s.request.slot, s.request.vision_key) for s in group]
-            )
+            prefilled = self._prefill(looks)
         except torch.OutOfMemoryError:
             return self._split(group)
-        except Exception as failure:
-            log.exception("a prefill of %d requests failed", len(group))
-            _fail(group, failure)
-            return True
-        first = len(self._rows)
-        for index, sequence in enumerate(group):
-            sequence.gates = prefilled.gates[index]
-            self._cache.fill(first + index, prefilled.cache, index, sequence.request.prompt.tokens)
-            self._positions[first + index] = sequence.request.prompt.tokens
-            if self._token_step.experts is not None:
-                self._token_step.experts.join(first + index, sequence.gates)
-            self._rows.append(sequence)
-        self._rows_changed = True
-        self._extend(first, prefilled.logits)
-        for sequence in group:
+        for sequence, gates in zip(group, prefilled.gates, strict=True):
+            sequence.gates = gates
             sequence.prefill_ended = time.monotonic()
             sequence.request.on_prefill(sequence.request.prompt.tokens, sequence.request.prompt.tokens)
-        self._close_up()
+        with self._moved:
+            self._prefilling = [sequence for sequence in self._prefilling if sequence not in group]
+            self._ready.append((group, prefilled))
+            self._moved.notify_all()
         return True
 
     def _split(self, group: list[Sequence]) -> bool:
@@ -263,16 +302,53 @@ class Engine:
             half = len(group) // 2
             if self._prefill_group(group[:half]):
                 return self._prefill_group(group[half:])
-            self._waiting.extendleft(reversed(group[half:]))
+            self._put_back(group[half:])
             return False
-        if self._rows:
-            self._waiting.appendleft(group[0])
+        with self._moved:
+            alone = not self._rows and not self._ready
+        if not alone:
+            self._put_back(group)
             return False
         message = "The machine has too little memory for this video, even on its own."
         group[0].future.set_exception(JobFailure(Code.MODEL_OUT_OF_MEMORY, message))
         return True
 
-    def _decode(self) -> None:
+    def _put_back(self, group: list[Sequence]) -> None:
+        """Back to the head of the line, until fewer rows are in use."""
+        with self._moved:
+            self._waiting.extendleft(reversed(group))
+            self._prefilling = [sequence for sequence in self._prefilling if sequence not in group]
+            self._too_many_rows = len(self._rows) + sum(len(ready) for ready, _ in self._ready)
+
+    # -- decode ---------------------------------------------------------------------------------
+
+    def _join_ready(self) -> None:
+        """Give the prefilled requests their rows, and their first token."""
+        while self._ready:
+            group, prefilled = self._ready[0]
+            first = len(self._rows)
+            try:
+                for index, sequence in enumerate(group):
+                    self._fill_row(first + index, sequence, prefilled, index)
+            except Exception as failure:
+                _fail(group, failure)
+                raise
+            finally:
+                with self._moved:
+                    self._ready.popleft()
+                    self._rows.extend(sequence for sequence in group if not sequence.future.done())
+            self._rows_changed = True
+            self._extend(first, prefilled.logits)
+            self._close_up()
+
+    def _fill_row(self, row: int, sequence: Sequence, prefilled: Prefilled, index: int) -> None:
+        tokens = sequence.request.prompt.tokens
+        self._cache.fill(row, prefilled.cache, index, tokens)
+        self._positions[row] = tokens
+        if self._token_step.experts is not None:
+            self._token_step.experts.join(row, sequence.gates)
+
+    def _take_step(self) -> None:
         """One token for every row."""
         count = len(self._rows)
         if count == 0:
@@ -315,11 +391,12 @@ class Engine:
         by_age = sorted(self._rows, key=lambda sequence: sequence.submitted)
         kept = (len(by_age) + 1) // 2
         log.warning("out of memory with %d requests in flight, going on with %d", len(by_age), kept)
-        for sequence in by_age[kept:]:
-            sequence.restart()
-            self._leave(self._rows.index(sequence))
-        self._waiting.extendleft(reversed(by_age[kept:]))
-        self._room = kept
+        with self._moved:
+            self._room = kept
+            for sequence in by_age[kept:]:
+                sequence.restart()
+                self._leave(self._rows.index(sequence))
+            self._waiting.extendleft(reversed(by_age[kept:]))
 
     def _extend(self, first: int, logits: torch.Tensor) -> None:
         """Give every row from `first` on its next token. logits (B, V)."""
@@ -376,15 +453,19 @@ class Engine:
             self._positions[row] = self._positions[last]
             if self._token_step.experts is not None:
                 self._token_step.experts.move(last, row)
-        self._rows.pop()
+        with self._moved:
+            self._rows.pop()
+            if not self._rows:
+                self._room = self._cache.rows  # memory is free again
+            self._moved.notify_all()
         self._rows_changed = True
-        if not self._rows:
-            self._room = self._cache.rows  # memory is free again
 
     def _fail_all(self, failure: Exception) -> None:
         _fail(self._rows, failure)
-        self._rows.clear()
-        self._room = self._cache.rows
+        with self._moved:
+            self._rows.clear()
+            self._room = self._cache.rows
+            self._moved.notify_all()
 
     def _free_memory(self) -> None:
         self.vision.clear()
@@ -413,7 +494,7 @@ def _planned_cache(backbone: Backbone, limits: EngineLimits) -> SlotCache:
     )
 
 
-def _fail(sequences: "list[Sequence] | deque[Sequence]", failure: Exception) -> None:
+def _fail(sequences: list[Sequence], failure: Exception) -> None:
     for sequence in sequences:
         if not sequence.future.done():
             sequence.future.set_exception(failure)
