@@ -29,6 +29,7 @@ COMPARISONS = {
     "rotation": ("rotation", "rotation"),
     "exchange": ("exchange", "exchange"),
     "batching": ("batching", "batching"),
+    "exactness": ("exactness", "exactness"),
     "decoding": ("video_decoding", "video_decoding"),
     "start": ("start", "start"),
     "upload": ("upload", "upload"),

@@ -14,9 +14,9 @@ class Plan:
     clips_per_domain: int = 4
     in_flight: int = 8
     answer_rounds: int = 6  # whole answers, eight of them one by one: the longest of the rounds in process
-    batch_rounds: int = 10
+    batch_rounds: int = 7
     fixed_tokens: int = 48
-    random_rounds: int = 5
+    random_rounds: int = 3
     random_tokens: int = 16
     random_frames: int = 4
     xlora_rounds: int = 3
@@ -24,7 +24,7 @@ class Plan:
     rotation_rounds: int = 4
     rotation_domains: int = 100
     rotation_requests: int = 100
-    exchange_rounds: int = 12
+    exchange_rounds: int = 8
     exchanges: int = 12
     queue_rounds: int = 3
     queue_jobs: int = 64
@@ -34,7 +34,7 @@ class Plan:
     service_rounds: int = 3
     service_jobs: int = 16
     start_rounds: int = 3
-    upload_rounds: int = 6
+    upload_rounds: int = 4
     upload_bytes: int = 128 * MIB
     upload_streams: int = 4
 

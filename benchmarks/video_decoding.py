@@ -46,7 +46,7 @@ class Size:
     rounds: int
 
 
-FULL_SIZE = Size(Film(), Film(seconds=120, gop=600, part_frames=600), short_s=60, rounds=3)
+FULL_SIZE = Size(Film(), Film(seconds=120, gop=600, part_frames=600), short_s=60, rounds=2)
 _TINY = Film(seconds=8, width=320, height=192, gop=30, part_frames=60)
 QUICK_SIZE = Size(_TINY, replace(_TINY, seconds=4, gop=60, part_frames=60), short_s=2, rounds=2)
 

@@ -41,6 +41,8 @@ log = logging.getLogger("visum.worker")
 
 _DEQUEUE_S = 1
 """How long one look into the queue waits. A signal to stop is seen after this at the latest."""
+_NOTE_S = 1.0
+"""Seconds between two notes of one job's progress."""
 _UNWIND_S = 5.0
 """How long a job that was told to stop may take to notice. After that it is handed back over its head."""
 
@@ -110,7 +112,7 @@ class Consumer(BaseWorker):
         self._metrics = metrics
         self._capacity = capacity
         self._controls: dict[str, JobControl] = {}
-        self._noted: dict[str, Progress] = {}
+        self._noted: dict[str, tuple[Progress, float]] = {}
         self._controls_changed = threading.Condition()
         self._stopping = threading.Event()
         self._duties = [
@@ -310,11 +312,18 @@ class Consumer(BaseWorker):
         try:
             if self._store.cancel_requested(control.job_id):
                 control.request_stop(StopReason.CANCELED)
-            elif control.progress != self._noted.get(control.job_id):
-                self._noted[control.job_id] = control.progress
-                self._store.progress(control.job_id, generation, control.progress)
+            else:
+                self._note_progress(control, generation)
         except RecordError as damage:
             log.error("job %s runs on, but its record was damaged: %s", control.job_id, damage)
+
+    def _note_progress(self, control: JobControl, generation: int) -> None:
+        """Write down how far a job is, if that has changed, at most once a second: more often nobody asks."""
+        noted, at = self._noted.get(control.job_id, (None, -math.inf))
+        now = time.monotonic()
+        if control.progress != noted and now - at >= _NOTE_S:
+            self._noted[control.job_id] = (control.progress, now)
+            self._store.progress(control.job_id, generation, control.progress)
 
     def recover(self) -> None:
         """Bring back what dead workers left, and forget those workers."""

@@ -29,6 +29,7 @@ from workers import job
 from workers.adapter_desk import AdapterDesk
 from workers.answer import Origin
 from workers.consumer import Consumer, Pace
+from workers.decode_process import SERVER
 from workers.engine import Engine, EngineLimits
 from workers.expert_room import room_for_sound
 from workers.frame_plan import DecodeLimits
@@ -60,6 +61,7 @@ def run_worker(settings: WorkerSettings) -> int:
     _introduce(backbone)
     if threads := _tensor_threads(settings, backbone):
         torch.set_num_threads(threads)
+    SERVER.warm()
     worker = build_worker(settings, backbone, connect(settings.redis_url))
     job.bind(worker.consumer.run)
     for signum in (signal.SIGTERM, signal.SIGINT):

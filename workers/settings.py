@@ -40,7 +40,7 @@ class WorkerSettings(BaseSettings):
     )
 
     slots: int = Field(
-        default=8,
+        default=12,
         ge=1,
         description="Answers that one worker generates at once, as far as its memory allows.",
     )
@@ -87,9 +87,7 @@ class WorkerSettings(BaseSettings):
     stranded_seconds: float = Field(
         default=30.0, gt=0, description="A job taken but not begun for so long goes back into the queue."
     )
-    watch_seconds: float = Field(
-        default=0.2, gt=0, description="Pause between two looks for cancellations, and two notes of progress."
-    )
+    watch_seconds: float = Field(default=0.2, gt=0, description="Pause between two looks for cancellations.")
     drain_seconds: float = Field(
         default=25.0,
         ge=0,
