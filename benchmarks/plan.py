@@ -14,7 +14,7 @@ class Plan:
     clips_per_domain: int = 4
     in_flight: int = 8
     answer_rounds: int = 6  # whole answers, eight of them one by one: the longest of the rounds in process
-    batch_rounds: int = 7
+    batch_rounds: int = 6
     fixed_tokens: int = 48
     random_rounds: int = 3
     random_tokens: int = 16
@@ -24,17 +24,17 @@ class Plan:
     rotation_rounds: int = 4
     rotation_domains: int = 100
     rotation_requests: int = 100
-    exchange_rounds: int = 8
+    exchange_rounds: int = 6
     exchanges: int = 12
-    queue_rounds: int = 3
+    queue_rounds: int = 2
     queue_jobs: int = 64
     simple_jobs: int = 32
     forked_jobs: int = 3
     trial_jobs: int = 6
-    service_rounds: int = 3
+    service_rounds: int = 2
     service_jobs: int = 16
-    start_rounds: int = 3
-    upload_rounds: int = 4
+    start_rounds: int = 2
+    upload_rounds: int = 3
     upload_bytes: int = 128 * MIB
     upload_streams: int = 4
 

@@ -1,10 +1,10 @@
-"""The engine: everything in flight on the model, and the two threads that move it.
+"""The engine: everything in flight on the model, and the threads that move it.
 
     prefill    look at videos, run the prompts of those at the head of the line that there are rows for
     decode     let the prefilled ones join, drop what was stopped, one token for everybody in flight
 
-The two run at the same time, so that neither starves. Requests join and leave between decode steps, whatever
-adapters they use; nobody waits for anybody else's answer.
+The two run at the same time, or in turns where one of them fills all cores: neither starves. Requests join and
+leave between decode steps, whatever adapters they use; nobody waits for anybody else's answer.
 """
 
 import logging
@@ -34,6 +34,9 @@ log = logging.getLogger("visum.engine")
 
 _GPU_SPAN = 256
 """On a GPU a step looks at a multiple of so many positions: as many shapes as there are multiples to capture."""
+
+_SMALL_MODEL = 50_000_000
+"""Parameters up to which a decode step on the CPU is faster in one thread beside other work than in several."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,11 @@ class Engine:
         #: Guards who is where: waiting, prefilling, ready, in a row. Told whenever somebody moves.
         self._moved = threading.Condition()
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._run_prefills, name="visum-prefill", daemon=True),
-            threading.Thread(target=self._run_decoding, name="visum-decode", daemon=True),
-        ]
+        turns = (
+            [self._run_in_turns] if _fills_the_cores(backbone) else [self._run_prefills, self._run_decoding]
+        )
+        self._threads = [threading.Thread(target=turn, name="visum-engine", daemon=True) for turn in turns]
+        self._tensor_threads = torch.get_num_threads()
 
     # -- from any thread ------------------------------------------------------------------------
 
@@ -138,22 +142,36 @@ class Engine:
             self._moved.notify_all()
         return future
 
-    # -- the two threads ------------------------------------------------------------------------
+    # -- the threads ----------------------------------------------------------------------------
+
+    def _run_in_turns(self) -> None:
+        while self._await(lambda: self._looks or self._waiting or self._ready or self._rows):
+            self._try_prefill()
+            self._try_decode()
 
     def _run_prefills(self) -> None:
+        torch.set_num_threads(self._tensor_threads)  # of this thread alone, as below
         while self._await(lambda: self._looks or self._admissible()):
-            try:
-                self.prefill()
-            except Exception:  # a bug must cost the requests at hand, not the service
-                log.exception("a prefill failed")
+            self._try_prefill()
 
     def _run_decoding(self) -> None:
+        if self._device.type == "cpu":
+            torch.set_num_threads(1)  # a small model's products are over before a second thread has begun
         while self._await(lambda: self._rows or self._ready):
-            try:
-                self.decode()
-            except Exception as failure:
-                log.exception("a step failed; %d requests in flight fail with it", len(self._rows))
-                self._fail_all(failure)
+            self._try_decode()
+
+    def _try_prefill(self) -> None:
+        try:
+            self.prefill()
+        except Exception:  # a bug must cost the requests at hand, which have been told, not the service
+            log.exception("a prefill failed")
+
+    def _try_decode(self) -> None:
+        try:
+            self.decode()
+        except Exception as failure:
+            log.exception("a step failed; %d requests in flight fail with it", len(self._rows))
+            self._fail_all(failure)
 
     def _await(self, work: Callable[[], object]) -> bool:
         """Wait for work; False when the engine is closed."""
@@ -185,6 +203,7 @@ class Engine:
     @torch.no_grad()
     def decode(self) -> None:
         """Let the prefilled ones join, drop what was stopped, and take one step."""
+        self._drop_stopped_waiting()
         self._join_ready()
         for sequence in self._rows:
             if sequence.request.stop.is_set():
@@ -318,7 +337,8 @@ class Engine:
         with self._moved:
             self._waiting.extendleft(reversed(group))
             self._prefilling = [sequence for sequence in self._prefilling if sequence not in group]
-            self._too_many_rows = len(self._rows) + sum(len(ready) for ready, _ in self._ready)
+            rows = len(self._rows) + sum(len(ready) for ready, _ in self._ready)
+            self._too_many_rows = max(1, rows)  # they may be gone by now: an empty batch is always tried
 
     # -- decode ---------------------------------------------------------------------------------
 
@@ -331,12 +351,13 @@ class Engine:
                 for index, sequence in enumerate(group):
                     self._fill_row(first + index, sequence, prefilled, index)
             except Exception as failure:
-                _fail(group, failure)
-                raise
-            finally:
                 with self._moved:
                     self._ready.popleft()
-                    self._rows.extend(sequence for sequence in group if not sequence.future.done())
+                _fail(group, failure)
+                raise
+            with self._moved:
+                self._ready.popleft()
+                self._rows.extend(group)
             self._rows_changed = True
             self._extend(first, prefilled.logits)
             self._close_up()
@@ -404,6 +425,8 @@ class Engine:
         chosen = self._chooser.choose(sequences, logits)  # (B,)
         self._tokens[first : first + len(sequences)] = chosen
         for sequence, token in zip(sequences, chosen.tolist(), strict=True):
+            if sequence.future.done():  # failed while it was on its way: it leaves at the next close-up
+                continue
             sequence.generated.append(token)
             done = self._finish_reason(sequence)
             if done is not None:
@@ -471,6 +494,12 @@ class Engine:
         self.vision.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _fills_the_cores(backbone: Backbone) -> bool:
+    """Whether one pass has work for all cores, so that two at a time would only wait for each other's threads."""
+    parameters = sum(parameter.numel() for parameter in backbone.model.parameters())
+    return backbone.device.type == "cpu" and parameters > _SMALL_MODEL
 
 
 def _planned_cache(backbone: Backbone, limits: EngineLimits) -> SlotCache:

@@ -53,14 +53,14 @@ _WORDS_TOKENS = 4096
 def run_worker(settings: WorkerSettings) -> int:
     """Work until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if the backbone can't be loaded."""
     _quiet(settings.log_level)
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
     try:
         backbone = load_backbone(settings.backbone, store=settings.store, device=settings.device)
     except ModelStoreError as failure:
         log.error("%s", failure)
         return 1
     _introduce(backbone)
-    if threads := _tensor_threads(settings, backbone):
-        torch.set_num_threads(threads)
     SERVER.warm()
     worker = build_worker(settings, backbone, connect(settings.redis_url))
     job.bind(worker.consumer.run)
@@ -74,17 +74,6 @@ def run_worker(settings: WorkerSettings) -> int:
         worker.gauges.stop()
         worker.engine.close()
     return 0
-
-
-def _tensor_threads(settings: WorkerSettings, backbone: Backbone) -> int:
-    """Threads of one tensor operation, 0 to leave it to torch.
-
-    On the CPU prefills and decode steps share the cores. More threads than there are cores to run them wait for each
-    other at the end of every operation, and cost several times what they save.
-    """
-    if settings.torch_threads or backbone.device.type != "cpu":
-        return settings.torch_threads
-    return max(1, (os.cpu_count() or 1) // 2)
 
 
 def connect(url: str) -> Redis:

@@ -33,10 +33,7 @@ class WorkerSettings(BaseSettings):
         default="auto", description="`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`."
     )
     torch_threads: int = Field(
-        default=0,
-        ge=0,
-        description="CPU threads of one tensor operation; 0: half of the CPUs, since prefills and decode steps run at "
-        "the same time (with a GPU: torch's own).",
+        default=0, ge=0, description="CPU threads of one tensor operation; 0: torch's own."
     )
 
     slots: int = Field(

@@ -21,6 +21,7 @@ from tests.workers.requests import (
     request_of,
     turn,
 )
+from workers.prefill import Look, Prefill
 from workers.prompt import Prompt
 from workers.request import EngineClosed, RequestStopped
 
@@ -242,3 +243,95 @@ def test_the_backbones_bytes_stay_the_same(backbone: Backbone, experts: MiloraMo
     before = weights_sha256(backbone.model)
     answers(engine_of(backbone, experts), [request_of(backbone, seed, slot=1 + seed) for seed in range(3)])
     assert weights_sha256(backbone.model) == before
+
+
+def test_answers_go_on_while_a_prefill_takes_its_time(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, entered, go = Prefill.__call__, threading.Event(), threading.Event()
+
+    def slow(self: Prefill, looks: list[Look]):
+        if looks[0].key == "slow":
+            entered.set()
+            assert go.wait(timeout=60)
+        return whole(self, looks)
+
+    monkeypatch.setattr(Prefill, "__call__", slow)
+    engine = engine_of(backbone)
+    began = threading.Event()
+    first = engine.submit(
+        request_of(backbone, 0, max_new_tokens=60, on_token=lambda done, _: began.set() if done > 1 else None)
+    )
+    engine.start()
+    assert began.wait(timeout=60)
+    second = engine.submit(request_of(backbone, 1, vision_key="slow"))
+    assert entered.wait(timeout=60)
+    assert first.result(timeout=60).completion_tokens > 1
+    assert not second.done()
+    go.set()
+    assert list(second.result(timeout=60).token_ids) == _stock(backbone, prompt_of(backbone, 1))
+    engine.close()
+
+
+def test_a_prefill_in_progress_counts_as_rows(backbone: Backbone) -> None:
+    engine = engine_of(backbone, max_batch=2)
+    futures = engine.submit_all([request_of(backbone, seed) for seed in range(3)])
+    engine.prefill()
+    engine.prefill()
+    assert engine.in_flight == 0
+    engine.decode()
+    assert engine.in_flight == 2
+    turn(engine, futures)
+    for seed, future in enumerate(futures):
+        assert list(future.result().token_ids) == _stock(backbone, prompt_of(backbone, seed))
+
+
+def test_a_prefill_that_fails_costs_its_own_requests(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(backbone)
+    engine.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(Prefill, "__call__", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.submit(request_of(backbone, 0)).result(timeout=60)
+    answer = engine.submit(request_of(backbone, 0)).result(timeout=60)
+    assert list(answer.token_ids) == _stock(backbone, prompt_of(backbone, 0))
+    engine.close()
+
+
+def test_a_row_that_cannot_be_filled_costs_its_own_group(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(backbone)
+    engine.start()
+    with monkeypatch.context() as patch:
+        patch.setattr("workers.slot_cache.SlotCache.fill", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.submit(request_of(backbone, 0)).result(timeout=60)
+    assert engine.submit(request_of(backbone, 0)).result(timeout=60).completion_tokens > 0
+    engine.close()
+
+
+def test_a_model_that_fills_the_cores_is_prefilled_and_decoded_in_turns(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.engine._SMALL_MODEL", 0)
+    threads: set[int] = set()
+    engine = engine_of(backbone, max_batch=2)
+    engine.start()
+    requests = [
+        request_of(
+            backbone,
+            seed,
+            on_prefill=lambda *_: threads.add(threading.get_ident()),
+            on_token=lambda *_: threads.add(threading.get_ident()),
+        )
+        for seed in range(4)
+    ]
+    found = [future.result(timeout=60) for future in engine.submit_all(requests)]
+    assert [list(answer.token_ids) for answer in found] == [
+        _stock(backbone, prompt_of(backbone, seed)) for seed in range(4)
+    ]
+    assert len(threads) == 1
+    engine.close()
