@@ -145,12 +145,13 @@ class Engine:
     # -- the threads ----------------------------------------------------------------------------
 
     def _run_in_turns(self) -> None:
+        torch.set_num_threads(self._tensor_threads)  # of this thread; another engine may have left its own behind
         while self._await(lambda: self._looks or self._waiting or self._ready or self._rows):
             self._try_prefill()
             self._try_decode()
 
     def _run_prefills(self) -> None:
-        torch.set_num_threads(self._tensor_threads)  # of this thread alone, as below
+        torch.set_num_threads(self._tensor_threads)
         while self._await(lambda: self._looks or self._admissible()):
             self._try_prefill()
 
