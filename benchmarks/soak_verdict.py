@@ -147,8 +147,8 @@ def _judge_leftovers(seen: Evidence, verdict: Verdict) -> None:
     found, allowed = decoding(seen.after), decoding(seen.before)
     verdict.hold(found <= allowed, f"{found} decoding processes while idle, {allowed} before")
     for series, name in ZERO_WHILE_IDLE.items():
+        verdict.hold(series in idle, f"nothing tells of {name}: {series} is missing")
         verdict.hold(idle.get(series, 0) == 0, f"{idle.get(series, 0):g} {name} while idle")
-    verdict.figures["not_measured"] = sorted(ZERO_WHILE_IDLE.keys() - idle.keys())
     free = [sample.gauges.get("visum_worker_slots_free") for sample in (seen.before, seen.after)]
     verdict.hold(free[0] == free[1], f"{free[1]} slots are free while idle, {free[0]} before")
 

@@ -112,9 +112,10 @@ class MiloraLayer(nn.Module):
             self.standardize(torch.zeros_like(self.mean), torch.ones_like(self.mean))
             G = G.to(self.G) / self.inverse_std
         _fill(self.G[s], G)
-        if experts < self.experts:
-            self.b[s] = -torch.inf
-        self.b[s, :experts].copy_(b, non_blocking=True)
+        self.b[s, :experts].copy_(
+            b, non_blocking=True
+        )  # first: a row of nothing but −inf would make gates NaN
+        self.b[s, experts:] = -torch.inf
         if not _same_scales(self.config_of[s], config):
             rows = torch.arange(rank, device=self.spread.device)
             self.spread[s].zero_()
@@ -257,9 +258,11 @@ class MiloraLayer(nn.Module):
         if routing.slot_index is None:
             s = routing.present[0] - 1
             return (gates if c is None else gates * c[s]) @ self.spread[s]
-        scale = routing.adapted if c is None else routing.adapted * c[routing.slot_index]  # (V,)
-        scaled = (gates * scale.unsqueeze(1)).unsqueeze(1)  # (V, 1, K)
-        return torch.bmm(scaled, self.spread[routing.slot_index]).squeeze(1)
+        scaled = gates if c is None else gates * c[routing.slot_index].unsqueeze(1)  # (V, K)
+        w = torch.bmm(scaled.unsqueeze(1), self.spread[routing.slot_index]).squeeze(1)
+        return torch.where(
+            routing.adapted, w, 0.0
+        )  # not by a product: whatever a free slot holds is nobody's
 
     def rank_weights(self, slot: int, gates: Tensor, coefficient: Tensor | None) -> Tensor:
         """w (R,) of one request with gates (K_max,) in a slot, for decode steps; zero where it has no adapter here."""

@@ -142,10 +142,10 @@ class Routing:
     def _index_slots(self, device: torch.device) -> None:
         """Tensors that pick every video's slot; only passes over several adapters need them."""
         self.slot_index: Tensor | None = None  # (V,) place of the video's slot in a layer's stacks
-        self.adapted: Tensor | None = None  # (V,) one where the video has an adapter, else zero
+        self.adapted: Tensor | None = None  # (V, 1) whether the video has an adapter
         if len(set(self.slots)) > 1:
             self.slot_index = torch.tensor([max(slot - 1, 0) for slot in self.slots], device=device)
-            self.adapted = torch.tensor([float(slot > 0) for slot in self.slots], device=device)
+            self.adapted = torch.tensor([[slot > 0] for slot in self.slots], device=device)
 
     def _packed_layout(self, patches: Sequence[int] | Tensor | None, device: torch.device) -> Layout | None:
         if patches is None:

@@ -20,7 +20,7 @@ from model_store.errors import AdapterNotFound, AdapterRefused
 from model_store.manifest import GENERAL_DOMAIN, WEIGHTS_FILE
 from model_store.registry import AdapterEntry, AdapterRegistry
 from workers.control import JobControl
-from workers.expert_room import adapter_state
+from workers.expert_room import LANGUAGE_MODEL, adapter_state
 from workers.host_tier import HostTier
 from workers.metrics import WorkerMetrics
 
@@ -121,7 +121,9 @@ class AdapterDesk:
         try:
             state = adapter.state
             fusion_alpha = state.fusion_alpha if state.fused else None
-            vision = adapter.key if "spatial" in state.groups else None
+            vision = (
+                adapter.key if any(not name.startswith(LANGUAGE_MODEL) for name in state.layers) else None
+            )
             yield PinnedAdapter(slot, domain, adapter.entry.version, fusion_alpha, vision)
         finally:
             self._bank.release(adapter.key)

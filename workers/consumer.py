@@ -30,7 +30,7 @@ from rq.worker_registration import clean_worker_registry
 
 from contract.errors import Code, RecordError
 from contract.queue import JOB_TIMEOUT_SECONDS, open_queue
-from contract.records import JobError, Progress
+from contract.records import JobError
 from contract.store import SummaryStore
 from workers.control import JobControl, StopReason
 from workers.metrics import WorkerMetrics
@@ -112,7 +112,6 @@ class Consumer(BaseWorker):
         self._metrics = metrics
         self._capacity = capacity
         self._controls: dict[str, JobControl] = {}
-        self._noted: dict[str, tuple[Progress, float]] = {}
         self._controls_changed = threading.Condition()
         self._stopping = threading.Event()
         self._duties = [
@@ -268,7 +267,6 @@ class Consumer(BaseWorker):
             self.executions.pop(execution.id, None)
             with self._controls_changed:
                 self._controls.pop(job.id, None)
-                self._noted.pop(job.id, None)
                 self._track()
                 self._controls_changed.notify_all()
 
@@ -319,11 +317,11 @@ class Consumer(BaseWorker):
 
     def _note_progress(self, control: JobControl, generation: int) -> None:
         """Write down how far a job is, if that has changed, at most once a second: more often nobody asks."""
-        noted, at = self._noted.get(control.job_id, (None, -math.inf))
-        now = time.monotonic()
-        if control.progress != noted and now - at >= _NOTE_S:
-            self._noted[control.job_id] = (control.progress, now)
-            self._store.progress(control.job_id, generation, control.progress)
+        progress, now = control.progress, time.monotonic()
+        written, at = control.written
+        if progress != written and now - at >= _NOTE_S:
+            control.written = (progress, now)
+            self._store.progress(control.job_id, generation, progress)
 
     def recover(self) -> None:
         """Bring back what dead workers left, and forget those workers."""

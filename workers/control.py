@@ -1,5 +1,6 @@
 """How a running job is told to stop, from whichever thread finds the reason."""
 
+import math
 import threading
 import time
 from enum import StrEnum
@@ -28,7 +29,8 @@ class JobControl:
     """One running job, seen from outside its thread.
 
     `stop` is what long work waits on or looks at, `reason` says why it is set. `generation` is filled when the
-    record is started. `progress` is only noted here; the consumer's watch writes it down now and then.
+    record is started. `progress` is only noted here; the consumer's watch writes it down now and then, and keeps in
+    `written` what it wrote last, and when.
     """
 
     def __init__(self, job_id: str, timeout_s: float) -> None:
@@ -36,6 +38,7 @@ class JobControl:
         self.stop = threading.Event()
         self.generation: int | None = None
         self.progress = Progress()
+        self.written: tuple[Progress | None, float] = (None, -math.inf)
         self._deadline = time.monotonic() + timeout_s
         self._reason: StopReason | None = None
         self._lock = threading.Lock()

@@ -229,7 +229,9 @@ class _Receiver:
         """The process ended, or spoke, out of turn. Its last words go to the log, not to the user."""
         status, words = self._process.give_up()
         log.warning("the decoding process ended with status %s: %s", status, words[-1000:])
-        return JobFailure(Code.DECODE_CRASHED, "The decoder gave up on this video; the file may be damaged.")
+        message = "The decoder gave up on this video; the file may be damaged."
+        # Without a status it went with the server that all videos share: that says nothing of this one.
+        return JobFailure(Code.DECODE_CRASHED, message, retryable=status is None)
 
 
 def _decoded(info: VideoInfo, frames: np.ndarray, stamps: list[float]) -> DecodedVideo:

@@ -35,7 +35,7 @@ def _limit(which: int, value: int) -> None:
 
 
 def _confine_on_linux(parent_pid: int) -> None:
-    """Die with the worker, gain no privileges, and leave the network if user namespaces are allowed here."""
+    """Die with the server, gain no privileges, and leave the network if user namespaces are allowed here."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:

@@ -76,12 +76,16 @@ class _Server:
         elif len(descriptors) == PROCESS_DESCRIPTORS:
             video, link, words, leash = descriptors
             server = os.getpid()
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError:  # too many processes, or too little memory: the worker sees the link close
+                pid = -1
             if pid == 0:
                 _become(video, link, words, server)
-            self._leashes[pid] = socket.socket(fileno=leash)
-            self._selector.register(leash, selectors.EVENT_READ, functools.partial(self._kill, pid))
-            descriptors = [video, link, words]
+            if pid > 0:
+                self._leashes[pid] = socket.socket(fileno=leash)
+                self._selector.register(leash, selectors.EVENT_READ, functools.partial(self._kill, pid))
+                descriptors = [video, link, words]
         elif asked == END_ALL:
             self._end_all()
         for descriptor in descriptors:

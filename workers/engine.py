@@ -21,7 +21,7 @@ import torch
 from contract.errors import Code, JobFailure
 from milora import Arrangement, MiloraModel
 from model_store.backbone import Backbone
-from workers.memory_plan import cache_budget, head_width, plan_cache
+from workers.memory_plan import cache_budget, head_width, out_of_memory, plan_cache
 from workers.prefill import Look, Prefill, Prefilled
 from workers.request import EngineAnswer, EngineClosed, EngineRequest, RequestStopped
 from workers.sampling import Chooser
@@ -32,8 +32,8 @@ from workers.vision_cache import VisionCache
 
 log = logging.getLogger("visum.engine")
 
-_GPU_SPAN = 256
-"""On a GPU a step looks at a multiple of so many positions: as many shapes as there are multiples to capture."""
+_PATCHES_PER_TOKEN = 4
+"""What the tower may read in one pass for every token of a prefill: as many patches are merged into one."""
 
 _SMALL_MODEL = 50_000_000
 """Parameters up to which a decode step on the CPU is faster in one thread beside other work than in several."""
@@ -145,19 +145,19 @@ class Engine:
     # -- the threads ----------------------------------------------------------------------------
 
     def _run_in_turns(self) -> None:
-        torch.set_num_threads(self._tensor_threads)  # of this thread; another engine may have left its own behind
+        _take_tensor_threads(self._tensor_threads)
         while self._await(lambda: self._looks or self._waiting or self._ready or self._rows):
             self._try_prefill()
             self._try_decode()
 
     def _run_prefills(self) -> None:
-        torch.set_num_threads(self._tensor_threads)
+        _take_tensor_threads(self._tensor_threads)
         while self._await(lambda: self._looks or self._admissible()):
             self._try_prefill()
 
     def _run_decoding(self) -> None:
         if self._device.type == "cpu":
-            torch.set_num_threads(1)  # a small model's products are over before a second thread has begun
+            _take_tensor_threads(1)  # a small model's products are over before a second thread has begun
         while self._await(lambda: self._rows or self._ready):
             self._try_decode()
 
@@ -191,15 +191,15 @@ class Engine:
         self._look()
         self._drop_stopped_waiting()
         group = self._next_group()
-        if group:
-            try:
-                self._prefill_group(group)
-            except Exception as failure:  # nobody else would answer those that are not in flight yet
-                _fail(group, failure)
-                raise
-            finally:
-                with self._moved:
-                    self._prefilling = []
+        if not group:
+            return
+        try:
+            self._put_back(self._prefill_group(group))
+        except Exception as failure:  # nobody else would answer those that have not got through
+            with self._moved:
+                at_hand, self._prefilling = self._prefilling, []
+            _fail(at_hand, failure)
+            raise
 
     @torch.no_grad()
     def decode(self) -> None:
@@ -219,17 +219,17 @@ class Engine:
         group, patches = [], 0
         while self._looks:
             patches += self._looks[0][0].prompt.patches
-            if group and patches > self._limits.prefill_tokens * 4:  # four patches or more make a token
+            if group and patches > self._limits.prefill_tokens * _PATCHES_PER_TOKEN:
                 break
             group.append(self._looks.popleft())
         if not group:
             return
         try:
             seen = self._prefill.see([look for look, _ in group])
-        except torch.OutOfMemoryError:
-            self._look_again(group)
-            return
         except Exception as failure:
+            if out_of_memory(failure):
+                self._look_one_by_one(group)
+                return
             log.exception("looking at %d videos failed", len(group))
             for _, future in group:
                 future.set_exception(failure)
@@ -237,18 +237,16 @@ class Engine:
         for (_, future), video in zip(group, seen, strict=True):
             future.set_result(video.pooled)
 
-    def _look_again(self, group: "list[tuple[Look, Future[torch.Tensor]]]") -> None:
+    def _look_one_by_one(self, group: "list[tuple[Look, Future[torch.Tensor]]]") -> None:
         """Out of memory over some videos: one after the other; a single one is too large."""
         self._free_memory()
-        if len(group) == 1:
-            message = "The machine has too little memory for this video, even on its own."
-            group[0][1].set_exception(JobFailure(Code.MODEL_OUT_OF_MEMORY, message))
-            return
         for look, future in group:
             try:
                 future.set_result(self._prefill.see([look])[0].pooled)
-            except torch.OutOfMemoryError:
-                self._look_again([(look, future)])
+            except Exception as failure:
+                short = out_of_memory(failure)
+                message = "The machine has too little memory for this video, even on its own."
+                future.set_exception(JobFailure(Code.MODEL_OUT_OF_MEMORY, message) if short else failure)
 
     def _drop_stopped_waiting(self) -> None:
         with self._moved:
@@ -263,21 +261,23 @@ class Engine:
 
     def _admissible(self) -> int:
         """How many of the waiting there are rows for now."""
-        rows = len(self._rows)
-        if self._too_many_rows is not None and rows >= self._too_many_rows:
+        taken = len(self._rows) + len(self._prefilled())
+        if self._too_many_rows is not None and taken >= self._too_many_rows:
             return 0
-        return min(len(self._waiting), max(0, self._room - rows - len(self._prefilled())))
+        return min(len(self._waiting), max(0, self._room - taken))
 
     def _next_group(self) -> list[Sequence]:
         """The requests at the head of the line that fit into the free rows and into one pass."""
         group: list[Sequence] = []
-        longest = 0
+        longest = patches = 0
         with self._moved:
             free = self._admissible()
             self._too_many_rows = None if free else self._too_many_rows
             while self._waiting and len(group) < free:
-                longest = max(longest, self._waiting[0].request.prompt.tokens)
-                if group and longest * (len(group) + 1) > self._limits.prefill_tokens:
+                prompt = self._waiting[0].request.prompt
+                longest, patches = max(longest, prompt.tokens), patches + prompt.patches
+                tokens = max(longest * (len(group) + 1), patches / _PATCHES_PER_TOKEN)
+                if group and tokens > self._limits.prefill_tokens:
                     break
                 sequence = self._waiting.popleft()
                 if self._fits_a_row(sequence):
@@ -293,8 +293,8 @@ class Engine:
         sequence.future.set_exception(JobFailure(Code.VIDEO_TOO_LONG, message))
         return False
 
-    def _prefill_group(self, group: list[Sequence]) -> bool:
-        """Run the prompts of a group; False if memory is short and it has to wait."""
+    def _prefill_group(self, group: list[Sequence]) -> list[Sequence]:
+        """Run the prompts of a group; returns those that have to wait because memory is short."""
         began = time.monotonic()
         for sequence in group:
             sequence.prefill_began = began
@@ -302,7 +302,9 @@ class Engine:
         looks = [Look(s.request.prompt, s.request.slot, s.request.vision_key) for s in group]
         try:
             prefilled = self._prefill(looks)
-        except torch.OutOfMemoryError:
+        except Exception as failure:
+            if not out_of_memory(failure):
+                raise
             return self._split(group)
         for sequence, gates in zip(group, prefilled.gates, strict=True):
             sequence.gates = gates
@@ -312,34 +314,32 @@ class Engine:
             self._prefilling = [sequence for sequence in self._prefilling if sequence not in group]
             self._ready.append((group, prefilled))
             self._moved.notify_all()
-        return True
+        return []
 
-    def _split(self, group: list[Sequence]) -> bool:
+    def _split(self, group: list[Sequence]) -> list[Sequence]:
         """Out of memory in a prefill: try the halves one after the other; a single one waits for the others in
         flight to end, and has to give up when it is alone already."""
         self._free_memory()
         if len(group) > 1:
             half = len(group) // 2
-            if self._prefill_group(group[:half]):
-                return self._prefill_group(group[half:])
-            self._put_back(group[half:])
-            return False
+            late = self._prefill_group(group[:half])
+            return [*late, *group[half:]] if late else self._prefill_group(group[half:])
         with self._moved:
-            alone = not self._rows and not self._ready
-        if not alone:
-            self._put_back(group)
-            return False
+            if self._rows or self._ready:
+                return group
+            self._prefilling = [sequence for sequence in self._prefilling if sequence not in group]
         message = "The machine has too little memory for this video, even on its own."
         group[0].future.set_exception(JobFailure(Code.MODEL_OUT_OF_MEMORY, message))
-        return True
+        return []
 
-    def _put_back(self, group: list[Sequence]) -> None:
-        """Back to the head of the line, until fewer rows are in use."""
+    def _put_back(self, late: list[Sequence]) -> None:
+        """Back to the head of the line, until fewer rows are taken."""
         with self._moved:
-            self._waiting.extendleft(reversed(group))
-            self._prefilling = [sequence for sequence in self._prefilling if sequence not in group]
-            rows = len(self._rows) + sum(len(ready) for ready, _ in self._ready)
-            self._too_many_rows = max(1, rows)  # they may be gone by now: an empty batch is always tried
+            self._prefilling = []
+            if late:
+                self._waiting.extendleft(reversed(late))
+                taken = len(self._rows) + len(self._prefilled())
+                self._too_many_rows = max(1, taken)  # they may be gone by now: an empty batch is always tried
 
     # -- decode ---------------------------------------------------------------------------------
 
@@ -351,11 +351,13 @@ class Engine:
             try:
                 for index, sequence in enumerate(group):
                     self._fill_row(first + index, sequence, prefilled, index)
-            except Exception as failure:
+            except Exception as failure:  # as when a gate is missing: the others in flight go on
+                log.exception("%d prefilled requests could not join", len(group))
                 with self._moved:
                     self._ready.popleft()
+                    self._moved.notify_all()
                 _fail(group, failure)
-                raise
+                continue
             with self._moved:
                 self._ready.popleft()
                 self._rows.extend(group)
@@ -381,7 +383,9 @@ class Engine:
             logits = self._token_step(
                 self._tokens[:count], self._positions[:count], self._span(), self._arranged
             )
-        except torch.OutOfMemoryError:
+        except Exception as failure:
+            if not out_of_memory(failure):
+                raise
             self._shed()
             return
         self._positions[:count] += 1
@@ -392,29 +396,28 @@ class Engine:
         """Group the rows by adapter; needed once whenever rows have come or gone."""
         if self._token_step.experts is not None:
             slots = [0 if s.gates is None else s.gates.slot for s in self._rows]
-            on_gpu = self._device.type == "cuda"
-            self._arranged = self._token_step.experts.arrange(slots, same_shape=on_gpu)
+            self._arranged = self._token_step.experts.arrange(slots)
         self._rows_changed = False
 
     def _span(self) -> int:
         """How many positions the next step has to look at."""
-        longest = max(s.request.prompt.tokens + len(s.generated) for s in self._rows)
-        if self._device.type != "cuda":
-            return longest
-        return min(-(-longest // _GPU_SPAN) * _GPU_SPAN, self._cache.length)
+        return max(s.request.prompt.tokens + len(s.generated) for s in self._rows)
 
     def _shed(self) -> None:
-        """Out of memory in a decode step: the newer half starts again later, with less in flight from now on."""
+        """Out of memory in a decode step: the newer half starts again later, with less in flight from now on; a single
+        row too, if a prefill took the memory."""
         self._free_memory()
-        if len(self._rows) == 1:
+        with self._moved:
+            alone = len(self._rows) == 1 and not self._prefilled()
+        if alone:
             message = "The machine has too little memory to finish this answer."
             self._fail_all(JobFailure(Code.MODEL_OUT_OF_MEMORY, message))
             return
         by_age = sorted(self._rows, key=lambda sequence: sequence.submitted)
-        kept = (len(by_age) + 1) // 2
+        kept = (len(by_age) + 1) // 2 if len(by_age) > 1 else 0
         log.warning("out of memory with %d requests in flight, going on with %d", len(by_age), kept)
         with self._moved:
-            self._room = kept
+            self._room = max(1, kept)
             for sequence in by_age[kept:]:
                 sequence.restart()
                 self._leave(self._rows.index(sequence))
@@ -426,8 +429,6 @@ class Engine:
         chosen = self._chooser.choose(sequences, logits)  # (B,)
         self._tokens[first : first + len(sequences)] = chosen
         for sequence, token in zip(sequences, chosen.tolist(), strict=True):
-            if sequence.future.done():  # failed while it was on its way: it leaves at the next close-up
-                continue
             sequence.generated.append(token)
             done = self._finish_reason(sequence)
             if done is not None:
@@ -501,6 +502,16 @@ def _fills_the_cores(backbone: Backbone) -> bool:
     """Whether one pass has work for all cores, so that two at a time would only wait for each other's threads."""
     parameters = sum(parameter.numel() for parameter in backbone.model.parameters())
     return backbone.device.type == "cpu" and parameters > _SMALL_MODEL
+
+
+def _take_tensor_threads(count: int) -> None:
+    """How many threads this thread's own operations take.
+
+    Asking comes first: a thread that has not asked yet takes the number that any thread has set last, at its first
+    operation.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(count)
 
 
 def _planned_cache(backbone: Backbone, limits: EngineLimits) -> SlotCache:

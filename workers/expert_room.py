@@ -25,7 +25,7 @@ from workers.token_step import SITES
 log = logging.getLogger("visum.adapters")
 
 _DEFAULT_TARGETS = {"temporal": VIDEO_LLAMA_3_TEMPORAL, "spatial": VIDEO_LLAMA_3_SPATIAL}
-_LANGUAGE_MODEL = "model.language_model."
+LANGUAGE_MODEL = "model.language_model."
 _VISION = ("model.vision_model.", "model.projector.")
 _DEFAULT_EXPERTS = 4
 _DEFAULT_RANK = 8
@@ -65,7 +65,7 @@ def room_for_sound(
 def servable(target: str) -> bool:
     """Whether the engine has a place for experts of this module: anything in the vision tower and the projector, in the
     language model the linear layers that its decode step writes out."""
-    if target.startswith(_LANGUAGE_MODEL):
+    if target.startswith(LANGUAGE_MODEL):
         return target.endswith(
             tuple(f".{part}.{name}" for part, blocks in SITES for block in blocks for name in block)
         )

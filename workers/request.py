@@ -21,7 +21,7 @@ class EngineRequest:
 
     `slot` is where the request's adapter is resident, 0 for none; the caller keeps it pinned until the answer is
     there. `seed` None is greedy. `stop` is looked at between steps. `on_prefill` and `on_token` are called on the
-    engine's thread with (done, total) tokens and must not block. `vision_key` names all that the tower's features of
+    engine's threads with (done, total) tokens and must not block. `vision_key` names all that the tower's features of
     this video depend on, None if they need not be kept.
     """
 

@@ -33,7 +33,9 @@ class WorkerSettings(BaseSettings):
         default="auto", description="`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`."
     )
     torch_threads: int = Field(
-        default=0, ge=0, description="CPU threads of one tensor operation; 0: torch's own."
+        default=0,
+        ge=0,
+        description="CPU threads of one tensor operation; 0: torch's own. Decode steps of a small model take one.",
     )
 
     slots: int = Field(

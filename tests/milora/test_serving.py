@@ -165,3 +165,17 @@ def test_a_layer_without_a_stored_gate_cannot_be_reused(model: nn.Module, handle
     reuse = handle.reuse(handle.records(routing))
     with pytest.raises(RoutingError, match=r"q_proj: a request has no gate"), handle.use(reuse):
         model(input_ids=torch.zeros(1, 1, dtype=torch.long))
+
+
+def test_a_frozen_request_is_untouched_by_a_slot_that_is_being_filled(
+    model: nn.Module, handle: MiloraModel
+) -> None:
+    batch = batch_of([CLIPS[0], CLIPS[1]])
+    with torch.no_grad():
+        frozen = model(**batch.inputs).logits
+        for layer in handle.layers:
+            layer.b[0] = -torch.inf
+        with handle.prefill([0, 2], **batch.routing):
+            mixed = model(**batch.inputs).logits
+    own = batch.prompt_mask[0]
+    torch.testing.assert_close(mixed[0, own], frozen[0, own], rtol=1e-5, atol=1e-5)

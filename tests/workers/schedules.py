@@ -90,7 +90,7 @@ def play(engine: Engine, schedule: Schedule, prompts: Mapping[int, Prompt]) -> l
         coming = schedule.arrivals[len(runs) :]
         if not coming and all(run.future.done() for run in runs):
             return runs
-        runs += [_submit(engine, arrival, prompts) for arrival in coming if arrival.at <= step]
+        runs += [submit(engine, arrival, prompts) for arrival in coming if arrival.at <= step]
         canceled = [run for run in runs if _due(run, step) and not run.future.done()]
         for run in canceled:
             run.stop.set()
@@ -107,7 +107,8 @@ def _due(run: Run, step: int) -> bool:
     return after is not None and step == run.arrival.at + after
 
 
-def _submit(engine: Engine, arrival: Arrival, prompts: Mapping[int, Prompt]) -> Run:
+def submit(engine: Engine, arrival: Arrival, prompts: Mapping[int, Prompt]) -> Run:
+    """Put one request of a schedule to the engine."""
     stop, counts = Event(), []
     request = EngineRequest(
         prompts[arrival.video],

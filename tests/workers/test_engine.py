@@ -304,13 +304,15 @@ def test_a_row_that_cannot_be_filled_costs_its_own_group(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = engine_of(backbone)
-    engine.start()
+    bystander = engine.submit(request_of(backbone, 1))
+    engine.step()
+    unlucky = engine.submit(request_of(backbone, 0))
     with monkeypatch.context() as patch:
         patch.setattr("workers.slot_cache.SlotCache.fill", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            engine.submit(request_of(backbone, 0)).result(timeout=60)
-    assert engine.submit(request_of(backbone, 0)).result(timeout=60).completion_tokens > 0
-    engine.close()
+        engine.step()
+    assert isinstance(unlucky.exception(timeout=0), ZeroDivisionError)
+    turn(engine, [bystander])
+    assert list(bystander.result().token_ids) == _stock(backbone, prompt_of(backbone, 1))
 
 
 def test_a_model_that_fills_the_cores_is_prefilled_and_decoded_in_turns(

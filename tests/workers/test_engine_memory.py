@@ -7,8 +7,8 @@ import torch
 
 from contract.errors import Code, JobFailure
 from model_store.backbone import Backbone
-from tests.workers.requests import answers, engine_of, request_of, turn
-from workers.prefill import Prefill
+from tests.workers.requests import answers, engine_of, prompt_of, request_of, turn
+from workers.prefill import Look, Prefill
 from workers.token_step import TokenStep
 
 PASSES = {"prefill": Prefill, "decode step": TokenStep}
@@ -65,3 +65,85 @@ def test_a_prefill_holds_no_more_tokens_than_it_may(
     answers(engine_of(backbone, prefill_tokens=2 * longest), requests)
     assert len(sizes) >= 3
     assert max(sizes) == 2
+
+
+def test_memory_of_the_cpu_that_runs_out_splits_the_batch_too(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, sizes = Prefill.__call__, []
+
+    def bounded(self: Prefill, looks: list[Look]):
+        sizes.append(len(looks))
+        if len(looks) > 2:
+            torch.empty(1 << 60, dtype=torch.uint8)  # the error that the allocator itself raises
+        return whole(self, looks)
+
+    monkeypatch.setattr(Prefill, "__call__", bounded)
+    requests = [request_of(backbone, seed) for seed in range(5)]
+    assert len(answers(engine_of(backbone), requests)) == 5
+    assert sizes[0] == 5
+    assert min(sizes) <= 2
+
+
+def test_a_group_that_has_to_wait_keeps_its_order(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(backbone, max_batch=8)
+    first = engine.submit(request_of(backbone, 0, max_new_tokens=40))
+    engine.step()
+    whole, short = Prefill.__call__, [True]
+
+    def bounded(self: Prefill, looks: list[Look]):
+        if short[0]:
+            raise torch.OutOfMemoryError
+        return whole(self, looks)
+
+    monkeypatch.setattr(Prefill, "__call__", bounded)
+    order: list[int] = []
+    futures = engine.submit_all(
+        [
+            request_of(
+                backbone, seed, on_token=lambda done, _, seed=seed: order.append(seed) if done == 1 else None
+            )
+            for seed in range(1, 5)
+        ]
+    )
+    engine.step()
+    short[0] = False
+    turn(engine, [first, *futures])
+    assert order == [1, 2, 3, 4]
+    assert all(future.exception() is None for future in futures)
+
+
+def test_a_row_whose_memory_a_prefill_took_starts_again(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [answers(engine_of(backbone), [request_of(backbone, seed)])[0].token_ids for seed in (0, 1)]
+    engine = engine_of(backbone)
+    first = engine.submit(request_of(backbone, 0))
+    engine.step()
+    second = engine.submit(request_of(backbone, 1))
+    engine.prefill()  # ready, and not yet in a row
+    engine._shed()
+    turn(engine, [first, second])
+    assert [first.result().token_ids, second.result().token_ids] == expected
+
+
+def test_videos_that_are_too_much_together_are_looked_at_one_by_one(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Prefill.see
+
+    def bounded(self: Prefill, looks: list[Look]):
+        if len(looks) > 1:
+            raise torch.OutOfMemoryError
+        if looks[0].key == "broken":
+            raise ValueError("a broken video")
+        return whole(self, looks)
+
+    monkeypatch.setattr(Prefill, "see", bounded)
+    engine = engine_of(backbone)
+    keys = ["a", "broken", "b"]
+    futures = [engine.look(Look(prompt_of(backbone, seed), key=key)) for seed, key in enumerate(keys)]
+    engine.step()
+    assert [type(future.exception(timeout=0)) for future in futures] == [type(None), ValueError, type(None)]

@@ -15,7 +15,17 @@ from model_store.backbone import Backbone
 from tests.workers.adapters import load
 from tests.workers.lively_backbone import STOP_IDS, mixed_states, write_lively_backbone
 from tests.workers.requests import answers, prompt_of
-from tests.workers.schedules import LONGEST, SLOTS, VIDEOS, failure_code, play, random_schedule, was_stopped
+from tests.workers.schedules import (
+    LONGEST,
+    SLOTS,
+    VIDEOS,
+    Run,
+    failure_code,
+    play,
+    random_schedule,
+    submit,
+    was_stopped,
+)
 from tests.workers.stock_reference import Gates, StockAnswer, StockReference, Tokens
 from workers.engine import Engine, EngineLimits
 from workers.expert_room import room_for
@@ -90,23 +100,58 @@ def test_every_answer_of_a_random_schedule_is_the_one_that_is_given_alone(
 ) -> None:
     schedule = random_schedule(number)
     for run in play(Engine(backbone, experts, schedule.limits), schedule, prompts):
-        video, slot, seed = run.arrival.video, run.arrival.slot, run.arrival.seed
         if run.stop.is_set():
             assert was_stopped(run), run
-            continue
-        full = expected(video, slot).tokens if seed is None else alone(video, slot, seed)
-        ids, reason = full.cut(run.arrival.max_new_tokens)
-        assert run.tokens == list(range(1, len(ids) + (reason == "stop") + 1)), run
-        if not backbone.processor.tokenizer.decode(ids, skip_special_tokens=True).strip():
-            assert failure_code(run) is Code.MODEL_EMPTY_ANSWER
-            continue
-        answer = run.future.result()
-        assert (answer.token_ids, answer.finish_reason, answer.completion_tokens) == (
-            ids,
-            reason,
-            len(run.tokens),
-        )
-        _check_gates(answer, expected(video, slot).gates)
+        else:
+            _check(run, backbone, expected, alone)
+
+
+@pytest.mark.parametrize("number", range(0, SCHEDULES, 4))
+@pytest.mark.parametrize("small", [True, False], ids=["side by side", "in turns"])
+def test_the_same_holds_on_the_engines_own_threads(
+    backbone: Backbone,
+    experts: MiloraModel,
+    prompts: dict[int, Prompt],
+    expected: Expected,
+    alone: Alone,
+    number: int,
+    small: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workers.engine._SMALL_MODEL", 10**9 if small else 0)
+    schedule = random_schedule(number)
+    engine = Engine(backbone, experts, schedule.limits)
+    engine.start()
+    try:
+        runs = [submit(engine, arrival, prompts) for arrival in schedule.arrivals]
+        for run in runs:
+            if run.arrival.canceled_after is not None:
+                run.stop.set()
+        for run in runs:
+            run.future.exception(timeout=120)
+    finally:
+        engine.close()
+    for run in runs:
+        if not (run.stop.is_set() and was_stopped(run)):  # it may have been faster than its cancellation
+            _check(run, backbone, expected, alone)
+
+
+def _check(run: Run, backbone: Backbone, expected: Expected, alone: Alone) -> None:
+    """A request that was not stopped has the answer that it gets alone, and told of every token of it."""
+    video, slot, seed = run.arrival.video, run.arrival.slot, run.arrival.seed
+    full = expected(video, slot).tokens if seed is None else alone(video, slot, seed)
+    ids, reason = full.cut(run.arrival.max_new_tokens)
+    assert run.tokens == list(range(1, len(ids) + (reason == "stop") + 1)), run
+    if not backbone.processor.tokenizer.decode(ids, skip_special_tokens=True).strip():
+        assert failure_code(run) is Code.MODEL_EMPTY_ANSWER
+        return
+    answer = run.future.result()
+    assert (answer.token_ids, answer.finish_reason, answer.completion_tokens) == (
+        ids,
+        reason,
+        len(run.tokens),
+    )
+    _check_gates(answer, expected(video, slot).gates)
 
 
 def _check_gates(answer: EngineAnswer, gates: Gates) -> None:
