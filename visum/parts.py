@@ -40,8 +40,6 @@ def run_worker() -> int:
 
     Returns the exit code.
     """
-    # Before torch is loaded: a thread that waits for another one must not keep the core from whoever decodes a video.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from visum.settings import read_settings
     from workers.main import run_worker as work
     from workers.settings import WorkerSettings

@@ -151,15 +151,20 @@ class Engine:
             self._try_decode()
 
     def _run_prefills(self) -> None:
-        _take_tensor_threads(self._tensor_threads)
+        self._share_the_cores()
         while self._await(lambda: self._looks or self._admissible()):
             self._try_prefill()
 
     def _run_decoding(self) -> None:
-        if self._device.type == "cpu":
-            _take_tensor_threads(1)  # a small model's products are over before a second thread has begun
+        self._share_the_cores()
         while self._await(lambda: self._rows or self._ready):
             self._try_decode()
+
+    def _share_the_cores(self) -> None:
+        """Of two threads on the CPU each takes one core: a small model's products are over before a second tensor
+        thread has begun, and where cores are taken every operation would wait for it."""
+        if self._device.type == "cpu":
+            _take_tensor_threads(1)
 
     def _try_prefill(self) -> None:
         try:

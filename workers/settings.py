@@ -35,7 +35,7 @@ class WorkerSettings(BaseSettings):
     torch_threads: int = Field(
         default=0,
         ge=0,
-        description="CPU threads of one tensor operation; 0: torch's own. Decode steps of a small model take one.",
+        description="CPU threads of one tensor operation; 0: torch's own. A small model takes one.",
     )
 
     slots: int = Field(
