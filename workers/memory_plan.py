@@ -67,8 +67,11 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("
         return 4 << 30  # no Linux: assume a small machine
     try:
         limit = int((cgroup / "memory.max").read_text())
-        return max(0, min(free, limit - int((cgroup / "memory.current").read_text())))
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        taken = int((cgroup / "memory.current").read_text())
+        # Files that were read, such as the checkpoint, count as taken and are given up when memory is asked for.
+        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        return max(0, min(free, limit - taken + int(stat["inactive_file"])))
+    except (OSError, ValueError, KeyError):  # no container, or one without a limit ("max")
         return free
 
 

@@ -52,6 +52,7 @@ def test_a_containers_limit_counts_where_it_is_less(
     (tmp_path / "meminfo").write_text("MemTotal: 9999 kB\nMemAvailable: 4096 kB\n")
     (tmp_path / "memory.max").write_text(limit)
     (tmp_path / "memory.current").write_text(current)
+    (tmp_path / "memory.stat").write_text("anon 1048576\ninactive_file 524288\n")
     assert available_bytes(tmp_path / "meminfo", tmp_path) == free
 
 
