@@ -44,7 +44,7 @@ def test_no_row_is_longer_than_the_backbone_reads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "current", "free"), [("max", "0", 4 << 20), ("3145728", "1048576", 2 << 20)]
+    ("limit", "current", "free"), [("max", "0", 4 << 20), ("3145728", "1572864", 2 << 20)]
 )
 def test_a_containers_limit_counts_where_it_is_less(
     tmp_path: Path, limit: str, current: str, free: int
