@@ -41,8 +41,8 @@ log = logging.getLogger("visum.worker")
 
 _DEQUEUE_S = 1
 """How long one look into the queue waits. A signal to stop is seen after this at the latest."""
-_NOTE_S = 1.0
-"""Seconds between two notes of one job's progress."""
+_LOOKS_PER_NOTE = 5
+"""A job's progress is written down at most once in so many looks at it: more often nobody asks."""
 _UNWIND_S = 5.0
 """How long a job that was told to stop may take to notice. After that it is handed back over its head."""
 
@@ -316,10 +316,10 @@ class Consumer(BaseWorker):
             log.error("job %s runs on, but its record was damaged: %s", control.job_id, damage)
 
     def _note_progress(self, control: JobControl, generation: int) -> None:
-        """Write down how far a job is, if that has changed, at most once a second: more often nobody asks."""
+        """Write down how far a job is, if that has changed and was not done just now."""
         progress, now = control.progress, time.monotonic()
         written, at = control.written
-        if progress != written and now - at >= _NOTE_S:
+        if progress != written and now - at >= _LOOKS_PER_NOTE * self._pace.watch_s:
             control.written = (progress, now)
             self._store.progress(control.job_id, generation, progress)
 

@@ -86,7 +86,11 @@ class WorkerSettings(BaseSettings):
     stranded_seconds: float = Field(
         default=30.0, gt=0, description="A job taken but not begun for so long goes back into the queue."
     )
-    watch_seconds: float = Field(default=0.2, gt=0, description="Pause between two looks for cancellations.")
+    watch_seconds: float = Field(
+        default=0.2,
+        gt=0,
+        description="Pause between two looks for cancellations; five of them between notes of progress.",
+    )
     drain_seconds: float = Field(
         default=25.0,
         ge=0,
