@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.goals import goal_rows
 from benchmarks.plan import FULL, QUICK, Plan
+from benchmarks.quiet import quiet
 from benchmarks.report import Comparison, Report
 from benchmarks.table import comparison_markdown, goals_markdown, report_markdown
 
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     # A developer's own service must not lend its settings to what is measured.
     for name in [name for name in os.environ if name.startswith("VISUM_")]:
         del os.environ[name]
-    _quiet()
+    quiet()
     keys = [key for key in available() if not options.only or key in options.only]
     report = run(keys, QUICK if options.quick else FULL, options, _command(arguments))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -104,16 +103,6 @@ def _measure(key: str, run: Callable[[Callable[..., Comparison]], Comparison]) -
     found = found.model_copy(update={"seconds": round(time.monotonic() - began, 1)})
     _say(f"{key}: {found.seconds:.0f} s\n\n{comparison_markdown(found)}\n")
     return found
-
-
-def _quiet() -> None:
-    """The libraries' warnings and progress bars are not part of the report."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler; before torch is imported
-    warnings.simplefilter("ignore")
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    logging.disable(logging.WARNING)
 
 
 def _say(line: str) -> None:

@@ -20,7 +20,7 @@ def batching(subject: Subject, plan: Plan) -> Comparison:
 
         def arm(name: str, way: Way) -> Arm:
             def run(_: int) -> Figures:
-                last[name] = way(on, asks, on.max_new_tokens)
+                last[name] = way(on, asks, case.backbone.manifest.max_new_tokens)
                 return {WHOLE: last[name].tokens_per_second}
 
             return run

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 
+from benchmarks.apart import apart
 from benchmarks.case import Case, demo_case, random_case
 from benchmarks.engine_arm import (
     DECODE,
@@ -14,9 +18,9 @@ from benchmarks.engine_arm import (
     WHOLE,
     Ask,
     Running,
+    alone,
     one_slot,
     own_domains,
-    running,
     together,
 )
 from benchmarks.goals import FROZEN, MIXED, MIXED_PEFT, missed
@@ -43,13 +47,14 @@ class Found:
 def domains(subject: Subject, plan: Plan, shape: Shape = SMALL) -> Comparison:
     """The demo in fp32, and the random model in fp32 and bf16, one after the other."""
     ways: list[tuple[Callable[[], Case], int, int]] = [
-        (lambda: demo_case(subject, plan), plan.fixed_tokens, plan.batch_rounds),
-        (lambda: random_case(subject, plan, shape, torch.float32), plan.random_tokens, plan.random_rounds),
-        (lambda: random_case(subject, plan, shape, torch.bfloat16), plan.random_tokens, plan.random_rounds),
+        (partial(demo_case, subject, plan), plan.fixed_tokens, plan.batch_rounds),
+        (partial(random_case, subject, plan, shape, torch.float32), plan.random_tokens, plan.random_rounds),
+        (partial(random_case, subject, plan, shape, torch.bfloat16), plan.random_tokens, plan.random_rounds),
     ]
-    found = []
-    for number, (make, tokens, rounds) in enumerate(ways):
-        found.append(compare(make().endless(), subject, f"domains-{number}", tokens, rounds))
+    found = [
+        compare(make, subject.scratch / f"domains-{number}", tokens, rounds)
+        for number, (make, tokens, rounds) in enumerate(ways)
+    ]
     return Comparison(
         key="domains",
         title="Several domains in one batch",
@@ -57,48 +62,99 @@ def domains(subject: Subject, plan: Plan, shape: Shape = SMALL) -> Comparison:
         f"random model, whose prompts have {plan.random_frames} frames), the stop token switched off. Mixed: every "
         "video has a domain of its own. One domain: the domains in turns. The frozen backbone runs in an engine "
         "without any experts. peft: `generate` with `adapter_names` on LoRAs of rank K·r = 32 on the language "
-        "model's attention, in the backbone's precision; its vision tower has none.",
+        "model's attention, in the backbone's precision; its vision tower has none. Both engines and peft have a "
+        "process of their own.",
         rows=tuple(row for part in found for row in part.rows),
         breakdowns=tuple(profile for part in found for profile in part.profiles),
         notes=tuple(part.note for part in found),
     )
 
 
-def compare(case: Case, subject: Subject, folder: str, tokens: int, rounds: int) -> Found:
-    """One model's arms in turns."""
-    count = len(case.clips)
-    mixed, one = f"{count} over {len({clip.domain for clip in case.clips})} domains", ONE
-    peft = MixedBatch(case, subject.scratch / folder)
-    with running(case) as on, running(case, experts=False) as bare:
-        slots = list(on.slots.values())
-
-        def fixed(where: Running, asks: list[Ask]) -> Figures:
-            return together(where, asks, tokens).figures()
-
-        arms = {
-            BACKBONE: lambda _: fixed(bare, one_slot(bare, 0)),
-            one: lambda number: fixed(on, one_slot(on, slots[number % len(slots)])),
-            mixed: lambda _: fixed(on, own_domains(on)),
-            PEFT: lambda _: peft.generate(tokens)[1],
-        }
-        peft.choose_cache()
-        samples = take_turns(arms, rounds=rounds)
+def compare(make: Callable[[], Case], folder: Path, tokens: int, rounds: int) -> Found:
+    """One model's arms in turns, each engine and peft in a process of its own. `make` has to be picklable."""
+    endless = partial(_endless, make)
+    with (
+        apart(alone, endless) as on,
+        apart(alone, endless, experts=False) as bare,
+        apart(_peft, endless, folder) as peft,
+    ):
+        for arm in (on, bare, peft):
+            arm.made()
+        name, kinds, count, domains = on(_about)
+        mixed, one = f"{count} over {domains} domains", ONE
+        cache = peft(_choose_cache)
+        samples = take_turns(
+            {
+                BACKBONE: lambda _: bare(_one_slot, None, tokens),
+                one: lambda number: on(_one_slot, number, tokens),
+                mixed: lambda _: on(_mixed, tokens),
+                PEFT: lambda _: peft(_generate, tokens),
+            },
+            rounds=rounds,
+        )
         pairs = [(mixed, one, MIXED), (mixed, PEFT, MIXED_PEFT), (one, BACKBONE, FROZEN)]
 
         def row(ours: str, theirs: str, goal: str, metric: Metric) -> Row:
             goals = {DECODE: goal, WHOLE: goal if goal != FROZEN else None}
-            key = goals.get(metric) and f"{goal}, {_kind(goal, case)}"
-            return samples.row(ours, theirs, metric, model=case.name, goal=key)
+            key = goals.get(metric) and f"{goal}, {kinds[goal]}"
+            return samples.row(ours, theirs, metric, model=name, goal=key)
 
         rows = [row(*pair, metric) for pair in pairs for metric in (DECODE, WHOLE, PREFILL)]
         profiles = []
         if any(missed(found) for found in rows):
-            profiles += [profiled(on, own_domains(on), f"{case.name}: a decode step, {mixed}")]
-            profiles += [profiled(on, one_slot(on, slots[0]), f"{case.name}: a decode step, {one}")]
-            profiles += [profiled(bare, one_slot(bare, 0), f"{case.name}: a decode step, {BACKBONE}")]
-    return Found(
-        rows, profiles, f"{case.name}: peft was given the {peft.cache} cache, the faster of its two."
-    )
+            profiles = [
+                on(_profiled_mixed, f"{name}: a decode step, {mixed}"),
+                on(_profiled_one_slot, 0, f"{name}: a decode step, {one}"),
+                bare(_profiled_one_slot, None, f"{name}: a decode step, {BACKBONE}"),
+            ]
+    return Found(rows, profiles, f"{name}: peft was given the {cache} cache, the faster of its two.")
+
+
+def _endless(make: Callable[[], Case]) -> Case:
+    return make().endless()
+
+
+@contextmanager
+def _peft(make: Callable[[], Case], folder: Path) -> Iterator[MixedBatch]:
+    yield MixedBatch(make(), folder)
+
+
+def _choose_cache(peft: MixedBatch) -> str:
+    peft.choose_cache()
+    return peft.cache
+
+
+def _generate(peft: MixedBatch, tokens: int) -> Figures:
+    return peft.generate(tokens)[1]
+
+
+def _about(on: Running) -> tuple[str, dict[str, str], int, int]:
+    """The model's name, which of each goal's kinds it is held to, how many videos and domains."""
+    case = on.case
+    kinds = {goal: _kind(goal, case) for goal in (MIXED, MIXED_PEFT, FROZEN)}
+    return case.name, kinds, len(case.clips), len({clip.domain for clip in case.clips})
+
+
+def _mixed(on: Running, tokens: int) -> Figures:
+    return together(on, own_domains(on), tokens).figures()
+
+
+def _one_slot(on: Running, turn: int | None, tokens: int) -> Figures:
+    return together(on, _asks(on, turn), tokens).figures()
+
+
+def _profiled_mixed(on: Running, title: str) -> Breakdown:
+    return profiled(on, own_domains(on), title)
+
+
+def _profiled_one_slot(on: Running, turn: int | None, title: str) -> Breakdown:
+    return profiled(on, _asks(on, turn), title)
+
+
+def _asks(on: Running, turn: int | None) -> list[Ask]:
+    """All clips to the domain whose turn it is, or to none."""
+    slots = list(on.slots.values())
+    return one_slot(on, 0 if turn is None else slots[turn % len(slots)])
 
 
 def _kind(goal: str, case: Case) -> str:

@@ -25,12 +25,14 @@ PREFILL = Metric("prefill", "ms", higher_is_better=False)
 class Running:
     """An engine at work; `slots` says where each domain's adapter is resident, `bank` is None without experts."""
 
+    case: Case
     engine: Engine
-    device: torch.device
     bank: AdapterBank | None
     slots: dict[str, int]
-    clips: tuple[Prompted, ...]
-    max_new_tokens: int
+
+    @property
+    def clips(self) -> tuple[Prompted, ...]:
+        return self.case.clips
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ Way = Callable[[Running, Sequence[Ask], int], Round]
 
 
 @contextmanager
-def running(case: Case, *, experts: bool = True, slots: int = 8) -> Iterator[Running]:
+def running(
+    case: Case, *, experts: bool = True, slots: int = 8, tensor_threads: int | None = None
+) -> Iterator[Running]:
     """The engine as a worker starts it, on a twin of the case's model; ended with the block.
 
     The first `slots` domains are resident. Without `experts` nothing is beside the frozen layers at all.
@@ -82,14 +86,24 @@ def running(case: Case, *, experts: bool = True, slots: int = 8) -> Iterator[Run
     bank = AdapterBank(handle) if handle else None
     resident = list(case.adapters.items())[:slots] if bank else []
     places = {domain: bank.acquire(domain, lambda state=state: state) for domain, state in resident}
-    engine = Engine(backbone, handle, EngineLimits(max_batch=max(8, len(case.clips))))
+    limits = EngineLimits(max_batch=max(8, len(case.clips)))
+    engine = Engine(backbone, handle, limits, tensor_threads=tensor_threads)
     engine.start()
     try:
-        yield Running(engine, backbone.device, bank, places, case.clips, backbone.manifest.max_new_tokens)
+        yield Running(case, engine, bank, places)
     finally:
         engine.close()
         if handle:
             handle.remove()
+
+
+@contextmanager
+def alone(make: Callable[[], Case], *, experts: bool = True) -> Iterator[Running]:
+    """The same in a process that does nothing else: as in a worker, all tensor threads are the engine's."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with running(make(), experts=experts, tensor_threads=threads) as on:
+        yield on
 
 
 def own_domains(on: Running) -> list[Ask]:

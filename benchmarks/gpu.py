@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle, islice
 from statistics import median
 
@@ -48,12 +49,12 @@ def gpu(
     rows: list[Row] = []
     parts: list[Breakdown] = [roof.described()]
     for shape in shapes:
-        case = random_case(subject, plan, shape, torch.bfloat16, device=device).endless()
-        eight = with_videos(case, 8)
-        found = compare(eight, subject, f"gpu-{shape.name}", plan.fixed_tokens, plan.batch_rounds)
+        eight = partial(_eight, subject, plan, shape, device)
+        found = compare(eight, subject.scratch / f"gpu-{shape.name}", plan.fixed_tokens, plan.batch_rounds)
         rows += found.rows
         parts += found.profiles
-        swapped = exchange.compare(eight, subject.scratch / f"gpu-exchange-{shape.name}", plan)
+        case = eight().endless()
+        swapped = exchange.compare(case, subject.scratch / f"gpu-exchange-{shape.name}", plan)
         rows += swapped[0]
         parts += swapped[1]
         for count in batches:
@@ -93,6 +94,10 @@ class Roof:
         ]
         shares = tuple(Share(name=name, unit=unit, value=Spread.of([rate])) for name, unit, rate in rates)
         return Breakdown(title="the device at most", shares=shares)
+
+
+def _eight(subject: Subject, plan: Plan, shape: Shape, device: str) -> Case:
+    return with_videos(random_case(subject, plan, shape, torch.bfloat16, device=device), 8)
 
 
 def with_videos(case: Case, count: int) -> Case:

@@ -21,7 +21,7 @@ def profiled(on: Running, asks: Sequence[Ask], title: str, top: int = TOP) -> Br
     The profiler starts and stops on the engine's thread, whose operations are the only ones it sees.
     """
     activities = [ProfilerActivity.CPU]
-    on_gpu = on.device.type == "cuda"
+    on_gpu = on.case.backbone.device.type == "cuda"
     if on_gpu:
         activities.append(ProfilerActivity.CUDA)
     recorder = profile(activities=activities)

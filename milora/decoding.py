@@ -19,13 +19,13 @@ from milora.errors import RoutingError
 from milora.layers import MiloraLayer
 from milora.model import MiloraModel
 from milora.routing import GateRecord
-from milora.stack import ArrangedExperts, ExpertStack, Places
+from milora.stack import ArrangedExperts, ExpertStack, OneDomain, Places
 
 Site = tuple[tuple[tuple[str, int], ...], ...]
 """The linear layers that read one input, in the order of their outputs and in blocks: (module name, outputs)."""
 
 
-Arrangement = tuple[ArrangedExperts | None, ...]
+Arrangement = tuple[ArrangedExperts | OneDomain | None, ...]
 """The experts of every site for the rows of a step, ``None`` where a site has none."""
 
 

@@ -117,8 +117,12 @@ class ExpertStack:
                 rank += layer.rank_total
             column += out
 
-    def arranged(self, weights: Tensor, places: Places) -> ArrangedExperts:
+    def arranged(self, weights: Tensor, places: Places) -> ArrangedExperts | OneDomain:
         """The slots in use as a step multiplies by them; ``weights`` (B, R) are those of every row."""
+        if places.width == 1 and places.order is None:
+            one = places.low
+            blocks = tuple((B[one], ranks, columns) for B, ranks, columns in self.blocks)
+            return OneDomain(self.A[one].t(), blocks, weights.to(self.A.dtype))
         slots = slice(places.low, places.low + places.width)
         if places.order is not None:
             weights = weights.index_select(0, places.order) * places.taken.to(weights.dtype)
@@ -128,9 +132,25 @@ class ExpertStack:
 
 
 @dataclass(frozen=True)
+class OneDomain:
+    """One site's experts where all rows have the same adapter: A (in, R), B (R', out) of every block with its ranks and
+    columns, and the rows' weights (B, R). Plain products cost less to call than grouped ones."""
+
+    A: Tensor
+    blocks: tuple[tuple[Tensor, slice, slice], ...]
+    weights: Tensor
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """y (B, out) += the experts' answer to x (B, in)."""
+        h = torch.mm(x, self.A).mul_(self.weights)  # (B, R)
+        for B, ranks, columns in self.blocks:
+            y[:, columns].addmm_(h[:, ranks], B)
+
+
+@dataclass(frozen=True)
 class ArrangedExperts:
-    """One site's experts for the rows of a step: views of the slots in use, A (W, in, R), B (W, R', out) of every block
-    with its ranks and columns, and the rows' weights (W, m, R), zero at unused places."""
+    """One site's experts for rows of several adapters: views of the slots in use, A (W, in, R), B (W, R', out) of every
+    block with its ranks and columns, and the rows' weights (W, m, R), zero at unused places."""
 
     A: Tensor
     blocks: tuple[tuple[Tensor, slice, slice], ...]
@@ -138,19 +158,11 @@ class ArrangedExperts:
     places: Places
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """y (B, out) += the experts' answer to x (B, in); y must be contiguous."""
+        """y (B, out) += the experts' answer to x (B, in)."""
         order, where = self.places.order, self.places.where
         width, each = self.places.width, self.places.each
-        if width == 1 and order is None:  # one domain: plain products, which cost less to call
-            h = torch.mm(x, self.A[0]).mul_(self.weights[0])  # (B, R)
-            for B, ranks, columns in self.blocks:
-                y[:, columns].addmm_(h[:, ranks], B[0])
-            return
         grouped = x if order is None else x.index_select(0, order)  # (W·m, in)
         h = torch.bmm(grouped.view(width, each, -1), self.A).mul_(self.weights)  # (W, m, R)
         for B, ranks, columns in self.blocks:
-            if where is None:
-                y.view(width, each, -1)[:, :, columns].baddbmm_(h[:, :, ranks], B)
-            else:
-                answer = torch.bmm(h[:, :, ranks], B).view(width * each, -1)  # (W·m, out)
-                y[:, columns].add_(answer.index_select(0, where))
+            answer = torch.bmm(h[:, :, ranks], B).view(width * each, -1)  # (W·m, out)
+            y[:, columns].add_(answer if where is None else answer.index_select(0, where))

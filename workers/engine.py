@@ -58,9 +58,20 @@ class Engine:
     """Generates answers for any number of requests at once. Thread-safe; start it with `start`.
 
     While it lives, the A and B of the experts in the language model are views into its step's stacks.
+
+    `tensor_threads` is for a large model on the CPU: how many threads each of its operations takes, None for as many
+    as torch takes by itself. They spin from one operation to the next only where no other thread of the process has
+    tensor threads too: the OpenMP runtime sends all of them to sleep when there are more than cores.
     """
 
-    def __init__(self, backbone: Backbone, experts: MiloraModel | None, limits: EngineLimits) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        experts: MiloraModel | None,
+        limits: EngineLimits,
+        *,
+        tensor_threads: int | None = None,
+    ) -> None:
         self._backbone, self._limits = backbone, limits
         self._device = backbone.device
         self._cache = _planned_cache(backbone, limits)
@@ -88,7 +99,7 @@ class Engine:
             [self._run_in_turns] if _fills_the_cores(backbone) else [self._run_prefills, self._run_decoding]
         )
         self._threads = [threading.Thread(target=turn, name="visum-engine", daemon=True) for turn in turns]
-        self._tensor_threads = torch.get_num_threads()
+        self._tensor_threads = tensor_threads or torch.get_num_threads()
 
     # -- from any thread ------------------------------------------------------------------------
 

@@ -53,8 +53,8 @@ _WORDS_TOKENS = 4096
 def run_worker(settings: WorkerSettings) -> int:
     """Work until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if the backbone can't be loaded."""
     _quiet(settings.log_level)
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
+    tensor_threads = settings.torch_threads or torch.get_num_threads()
+    torch.set_num_threads(1)  # here, where little is computed: the cores are the engine's
     try:
         backbone = load_backbone(settings.backbone, store=settings.store, device=settings.device)
     except ModelStoreError as failure:
@@ -62,7 +62,7 @@ def run_worker(settings: WorkerSettings) -> int:
         return 1
     _introduce(backbone)
     SERVER.warm()
-    worker = build_worker(settings, backbone, connect(settings.redis_url))
+    worker = build_worker(settings, backbone, connect(settings.redis_url), tensor_threads=tensor_threads)
     job.bind(worker.consumer.run)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: worker.consumer.stop())
@@ -97,7 +97,9 @@ class Worker:
     gauges: Periodic
 
 
-def build_worker(settings: WorkerSettings, backbone: Backbone, redis: Redis) -> Worker:
+def build_worker(
+    settings: WorkerSettings, backbone: Backbone, redis: Redis, *, tensor_threads: int | None = None
+) -> Worker:
     """Everything a worker consists of, wired and not yet started."""
     metrics = WorkerMetrics()
     _serve_metrics(settings)
@@ -107,7 +109,7 @@ def build_worker(settings: WorkerSettings, backbone: Backbone, redis: Redis) -> 
         log.warning("%s", refusal)
     room = room_for_sound(registry, backbone, experts=settings.adapter_experts, rank=settings.adapter_rank)
     experts = inject(backbone.model, room, slots=settings.adapter_slots)
-    engine = Engine(backbone, experts, _limits(settings, backbone))
+    engine = Engine(backbone, experts, _limits(settings, backbone), tensor_threads=tensor_threads)
     bank = AdapterBank(experts)
     desk = AdapterDesk(registry, backbone, bank, metrics, host_bytes=settings.adapter_host_bytes)
     store = SummaryStore(redis, settings.retention)

@@ -8,6 +8,7 @@ depend on the number of rows B, the span T and the places of the experts alone, 
     S adapter slots   W·m places of the rows, by slot   R ranks of a site (K·r of every adapted layer in it)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,13 @@ SITES = (
 """The linear layers of one decoder layer that read the same input, in the order in which they run, in the blocks that
 their experts are multiplied in."""
 _STATIC_ROPE = ("default", "linear", "yarn", "llama3")
+
+
+_LARGE_MATRIX = 1_000_000
+"""Elements of a matrix from which oneDNN's fp32 product with a few rows is faster than MKL's, which hardly uses more
+than one thread there. Below it the call itself is what costs."""
+
+Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,7 @@ class TokenStep:
             model.lm_head.weight,
         )
         self._layers = [_joint(layer) for layer in text.layers]
+        self._linear = _linear_for(self._layers[0].gate_up)
         self._q_width = config.num_attention_heads * cache.head_width
         self._kv_heads = cache.heads
         self._groups = config.num_attention_heads // cache.heads
@@ -94,10 +103,10 @@ class TokenStep:
         mask.masked_fill_(unseen[:, None, None], -torch.inf)
         slots = self._row_starts[:rows] + positions  # (B,) places in the flat cache
 
-        experts = arranged or self._no_experts
+        experts, linear = arranged or self._no_experts, self._linear
         for number, layer in enumerate(self._layers):
             h = F.rms_norm(x, x.shape[1:], layer.attention_norm, self._eps)  # (B, H)
-            qkv = F.linear(h, layer.qkv, layer.qkv_bias)  # (B, (Hq + 2 Hkv)·D)
+            qkv = linear(h, layer.qkv, layer.qkv_bias)  # (B, (Hq + 2 Hkv)·D)
             if experts[4 * number] is not None:
                 experts[4 * number].add(h, qkv)
             heads = qkv.view(rows, -1, width)  # (B, Hq + 2 Hkv, D)
@@ -107,21 +116,34 @@ class TokenStep:
             keys, values = self.cache.write(number, slots, turned[:, -kv_heads:], value, rows, span)
             seen = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
             seen = seen.reshape(rows, self._q_width)  # (B, Hq·D)
-            x = torch.addmm(x, seen, layer.o.t())
+            x = x + linear(seen, layer.o, None)
             if experts[4 * number + 1] is not None:
                 experts[4 * number + 1].add(seen, x)
 
             h = F.rms_norm(x, x.shape[1:], layer.mlp_norm, self._eps)
-            gate_up = F.linear(h, layer.gate_up)  # (B, 2 I)
+            gate_up = linear(h, layer.gate_up, None)  # (B, 2 I)
             if experts[4 * number + 2] is not None:
                 experts[4 * number + 2].add(h, gate_up)
             gate, up = gate_up.chunk(2, dim=1)
             inner = self._act(gate) * up  # (B, I)
-            x = torch.addmm(x, inner, layer.down.t())
+            x = x + linear(inner, layer.down, None)
             if experts[4 * number + 3] is not None:
                 experts[4 * number + 3].add(inner, x)
 
-        return F.linear(F.rms_norm(x, x.shape[1:], self._norm, self._eps), self._head)
+        return linear(F.rms_norm(x, x.shape[1:], self._norm, self._eps), self._head, None)
+
+
+def _linear_for(largest: Tensor) -> Linear:
+    """x (B, in), weight (out, in), bias (out,) or None → (B, out), by the faster of torch's ways for such matrices."""
+    fp32_on_cpu = largest.device.type == "cpu" and largest.dtype == torch.float32
+    if fp32_on_cpu and largest.numel() >= _LARGE_MATRIX and torch.backends.mkldnn.is_available():
+        return _onednn_linear
+    return F.linear
+
+
+def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The operation that torch's own compiler puts in the place of `F.linear` on the CPU."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def _sites(text: nn.Module) -> list[Site]:
