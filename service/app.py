@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -15,8 +16,11 @@ from service import problems
 from service.gateway import Gateway, open_gateway
 from service.janitor import Janitor
 from service.metrics import MetricsMiddleware
+from service.request_ids import RequestIdMiddleware
 from service.routes import domains, health, summaries
 from service.settings import GatewaySettings
+
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Upload a video, get a summary, and see which experts wrote it: every result carries the weight that
@@ -33,8 +37,9 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     app.state.gateway = gateway
     app.add_middleware(MetricsMiddleware, metrics=gateway.metrics)
     problems.install(app)
-    for routes in (summaries, domains, health):
-        app.include_router(routes.router)
+    app.add_middleware(RequestIdMiddleware)
+    for router in (summaries.router, domains.router, health.router, health.metrics_router):
+        app.include_router(router)
     _document_problems(app)
     return app
 
@@ -42,6 +47,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
+    _say_who_may(gateway.settings)
     janitor = Janitor(gateway.store, gateway.blobs)
     sweeping = asyncio.create_task(janitor.run(gateway.settings.sweep_s))
     try:
@@ -51,6 +57,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await sweeping
         gateway.redis.close()
+
+
+def _say_who_may(settings: GatewaySettings) -> None:
+    if settings.auth_required:
+        log.info("requests need an API key: `visum keys create` makes one")
+    elif not settings.loopback:
+        log.warning(
+            "ANYBODY who reaches %s:%d may submit, read and delete: VISUM_AUTH is off. Set it to `required`, or "
+            "VISUM_HOST to 127.0.0.1.",
+            settings.host,
+            settings.port,
+        )
 
 
 def _document_problems(app: FastAPI) -> None:

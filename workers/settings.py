@@ -8,15 +8,18 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.folders import blob_folder, default_data_dir, store_folder
 from contract.queue import LEASE_SECONDS
+from contract.redis_url import RedisUrl
 from contract.store import Retention
 
 
 class WorkerSettings(BaseSettings):
     """Every field is `VISUM_` and its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="VISUM_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="VISUM_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
-    redis_url: str = Field(
+    redis_url: RedisUrl = Field(
         default="redis://127.0.0.1:6379/0", description="Redis or Valkey that gateway and workers share."
     )
     data_dir: Path = Field(default_factory=default_data_dir, description="All state of this machine.")
