@@ -32,6 +32,15 @@ class GatewaySettings(BaseSettings):
         description="Whether requests need an API key (`visum keys create`). `auto`: unless the gateway listens on "
         "this machine alone. Behind a proxy say `required`.",
     )
+    metrics_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Port of the gateway's /metrics alone, open to whoever reaches it; 0: it is on VISUM_PORT, for "
+        "keys with the scope `metrics`.",
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address of VISUM_METRICS_PORT.")
+    docs: bool = Field(default=True, description="Whether /docs and /openapi.json are there.")
     quota_submits_per_minute: int = Field(
         default=600,
         ge=0,

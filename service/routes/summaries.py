@@ -235,7 +235,7 @@ def _get(gateway: Gateway, caller: Caller, summary_id: str) -> SummaryRecord:
 
 def _show(request: Request, gateway: Gateway, record: SummaryRecord, *, conditional: bool = True) -> Response:
     position = gateway.store.position(record.id) if record.status is Status.QUEUED else None
-    headers = {}
+    headers = {"Cache-Control": "no-store"}  # a tenant's own: no cache on the way keeps it
     if not record.status.finished:
         pause = 1 + (position or 0) // WAITING_PER_SECOND
         headers["Retry-After"] = str(min(pause, LONGEST_PAUSE_S))
