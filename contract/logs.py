@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import MutableMapping
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 from structlog.types import Processor
 
-LogFormat = Literal["console", "json"]
+from contract.log_settings import LogFormat, LogLevel
 
 _SECRETS = (
     (re.compile(r"\b(vsm_[0-9A-Za-z]+)_[0-9A-Za-z]+"), r"\1_***"),  # an API key; its id is no secret
@@ -33,7 +33,7 @@ def redact(text: str) -> str:
     return text
 
 
-def configure(log_format: LogFormat, level: str = "INFO", *, libraries: str = "WARNING") -> None:
+def configure(log_format: LogFormat, level: LogLevel = "INFO", *, libraries: LogLevel = "WARNING") -> None:
     """Send all logging to stderr in this format: ours from `level` on, libraries' from `libraries` on."""
     timestamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     shared: list[Processor] = [
@@ -43,16 +43,12 @@ def configure(log_format: LogFormat, level: str = "INFO", *, libraries: str = "W
         structlog.stdlib.ExtraAdder(),
         timestamp,
     ]
-    render: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if log_format == "json":
-        render += [structlog.processors.format_exc_info, _redacted, structlog.processors.JSONRenderer()]
-    else:
-        render += [
-            structlog.processors.format_exc_info,
-            _redacted,
-            _escaped,
-            structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, pad_level=False),
-        ]
+    render: list[Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,
+        _redacted,
+        structlog.processors.JSONRenderer() if log_format == "json" else _line,
+    ]
     handler = logging.StreamHandler()
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=render, foreign_pre_chain=shared))
     root = logging.getLogger()
@@ -69,9 +65,18 @@ def _redacted(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
     return event
 
 
-def _escaped(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What a client chose, a file's name above all, can't begin a line or move the cursor. JSON escapes anyway."""
-    for name, value in event.items():
-        if isinstance(value, str) and name != "exception":
-            event[name] = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value)
-    return event
+def _line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    """One line for people, and a traceback's lines after it."""
+    head = [event.pop(name, "") for name in ("timestamp", "level", "logger", "event")]
+    traceback = event.pop("exception", None)
+    timestamp, level, logger, message = (_escaped(str(part)) for part in head)
+    bound = "".join(
+        f" {name}={_escaped(str(value))}" for name, value in sorted(event.items()) if value is not None
+    )
+    line = f"{timestamp} {level.upper()} {logger}: {message}{bound}"
+    return line if traceback is None else f"{line}\n{traceback}"
+
+
+def _escaped(text: str) -> str:
+    """What a client chose, a file's name above all, can't begin a line or move the cursor. JSON escapes by itself."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
