@@ -61,7 +61,7 @@ def evaluate(
     settings = read_settings(ClientSettings, url=url)
     rows: dict[str, dict[str, Scores]] = {}
     kept: list[dict[str, object]] = []
-    with tempfile.TemporaryDirectory() as scratch, Client(settings.address) as client:
+    with tempfile.TemporaryDirectory() as scratch, Client(settings.address, settings.key) as client:
         for name in domains:
             files = _render(name, clips, (videos or Path(scratch)) / name)
             rows[name] = {}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import redis.exceptions
 from rq.job import Retry
+from structlog.contextvars import bind_contextvars
 
 from contract.blobs import BlobStore
 from contract.errors import BlobMissing, Code, JobFailure, RecordError
@@ -91,7 +92,8 @@ class Pipeline:
         return None
 
     def _begin(self, summary_id: str) -> SummaryRecord | None:
-        """The record, now ours; None if there is nothing to do."""
+        """The record, now ours; None if there is nothing to do. From here on the job's thread logs whose it is."""
+        bind_contextvars(summary_id=summary_id)
         try:
             record = self._store.start(summary_id, self._worker)
         except RecordError as damage:
@@ -100,6 +102,8 @@ class Pipeline:
             return None
         if record is None:
             log.info("job %s has nothing left to do", summary_id)
+        else:
+            bind_contextvars(tenant=record.tenant, request_id=record.request_id)
         return record
 
     def _summarize(self, record: SummaryRecord, control: JobControl) -> SummaryResult:
