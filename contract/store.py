@@ -346,8 +346,7 @@ class SummaryStore(SummaryListing):
         pipe.set(keys.record_key(after.id), encode(after))
         for index in left - joined:
             pipe.zrem(index, after.id)
-        # All of them where any changed: a record of the time before tenants is not in each of them yet.
-        for index in joined if joined != left else ():
+        for index in joined - left:
             pipe.zadd(index, {after.id: 0})
         if after.expires_at is not None:
             pipe.zadd(keys.EXPIRIES, {after.id: after.expires_at.timestamp()})
