@@ -38,8 +38,8 @@ def index_key(status: Status | None, domain: str | None, tenant: str | None = No
     The default tenant's names are those of the time before tenants. A domain that a client asks for may be any
     text, so it comes last: it can't lead out of its tenant's names.
     """
-    owner = "visum" if tenant in (None, DEFAULT_TENANT) else f"visum:tenant:{tenant}"
-    index = f"{owner}:index:{ANY if status is None else status}"
+    owner = "" if tenant in (None, DEFAULT_TENANT) else f"@{tenant}:"
+    index = f"visum:index:{owner}{ANY if status is None else status}"
     return index if tenant is None else f"{index}:{ANY if domain is None else domain}"
 
 
