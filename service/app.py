@@ -41,6 +41,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         openapi_url="/openapi.json" if gateway.settings.docs else None,
         docs_url=None,  # FastAPI's own pages take their scripts from a CDN
         redoc_url=None,
+        telemetry={"metrics": False, "logs": False},  # traces, where `contract.tracing` found a collector
     )
     app.state.gateway = gateway
     app.add_middleware(MetricsMiddleware, metrics=gateway.metrics)

@@ -18,13 +18,14 @@ def run_gateway() -> None:
     """Serve HTTP until SIGTERM. Loads no torch."""
     import uvicorn
 
-    from contract import logs
+    from contract import logs, tracing
     from service.settings import GatewaySettings
     from visum.settings import read_settings
 
     follow_supervisor()
     settings = read_settings(GatewaySettings)
     logs.configure(settings.log_format, settings.log_level)
+    tracing.configure("visum-gateway")
     logging.getLogger("uvicorn.error").setLevel(settings.log_level)
     # uvicorn gives a signal back once it has shut down: then the process ends well, not by that signal.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))

@@ -17,7 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from transformers.utils import logging as transformers_logging
 
-from contract import logs
+from contract import logs, tracing
 from contract.blobs import LocalBlobStore
 from contract.serving import ServedBackbone, announce
 from contract.store import SummaryStore
@@ -54,6 +54,7 @@ _WORDS_TOKENS = 4096
 def run_worker(settings: WorkerSettings) -> int:
     """Work until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if the backbone can't be loaded."""
     _log(settings)
+    tracing.configure("visum-worker")
     tensor_threads = settings.torch_threads or torch.get_num_threads()
     torch.set_num_threads(1)  # here, where little is computed: the cores are the engine's
     try:

@@ -1,4 +1,4 @@
-"""The whole service as it runs among others: keys asked for, Redis behind TLS and a password, logs as JSON."""
+"""The whole service as it runs among others: keys, Redis behind TLS and a password, logs as JSON, traces."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.visum.collector import Collector, collecting
 from tests.visum.running import Service, free_port, run_visum, serving, wait_for
 from tests.visum.secured_redis import PASSWORD, SecuredRedis, secured_redis
 
 METRICS_PORT = free_port()
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with collecting() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +31,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredRedis]:
 
 @pytest.fixture(scope="module")
 def service(
-    redis: SecuredRedis, tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory
+    redis: SecuredRedis, collector: Collector, tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     with serving(
         tmp_path_factory.mktemp("secured"),
@@ -33,6 +40,8 @@ def service(
         VISUM_AUTH="required",
         VISUM_LOG_FORMAT="json",
         VISUM_METRICS_PORT=str(METRICS_PORT),
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_BSP_SCHEDULE_DELAY="100",
     ) as running:
         yield running
 
@@ -75,6 +84,24 @@ def test_one_request_is_followed_from_the_gateway_to_the_worker(
 
     wait_for(lambda: len(told()) >= 2, "gateway and worker to tell", service.log)
     assert told() == [("service.routes.summaries", "acme", summary_id), ("visum.job", "acme", summary_id)]
+
+
+def test_one_trace_leads_from_the_upload_through_the_queue_to_the_workers_stages(
+    service: Service, collector: Collector, token: str, clips: list[Path]
+) -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"Authorization": f"Bearer {token}", "traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
+    with clips[0].open("rb") as video:
+        httpx.post(f"{service.url}/summaries", files={"file": ("c.mp4", video)}, headers=headers)
+    worker = {"queued", "summarize", "decode", "route", "adapter", "prefill", "generate"}
+    wait_for(lambda: worker <= collector.spans(trace_id).keys(), f"{worker} to arrive", service.log)
+    spans = collector.spans(trace_id)
+    assert spans["POST /summaries"].service == "visum-gateway"
+    assert {spans[name].service for name in worker} == {"visum-worker"}
+    assert spans["decode"].parent == spans["generate"].parent == spans["summarize"].id
+    assert spans["queued"].parent == spans["summarize"].parent
+    assert spans["summarize"].attributes["visum.tenant"] == "acme"
+    assert token not in str(spans)
 
 
 def test_metrics_are_on_their_own_port(service: Service) -> None:
