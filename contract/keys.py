@@ -12,12 +12,22 @@ EXPIRIES = "visum:expiries"  # sorted set: id by the second it expires
 ADMISSIONS = "visum:admissions"  # counter that every creation bumps, so that two of them notice each other
 
 
+SERVICE_SECONDS = "visum:service-seconds"  # list: how long each of the last summaries ran
+FORGOTTEN = "visum:forgotten"  # sorted set: sha256 of a deleted video by the second it was deleted
+SWEPT = "visum:swept"  # there while the daily sweep of the indexes is not due again
+
+
 def record_key(summary_id: str) -> str:
     return f"visum:summary:{summary_id}"
 
 
 def tombstone_key(summary_id: str) -> str:
     return f"visum:tombstone:{summary_id}"
+
+
+def mended_key(summary_id: str) -> str:
+    """There for a while after a summary without a job was given one: one worker does it."""
+    return f"visum:mended:{summary_id}"
 
 
 def idempotency_key(key: str) -> str:

@@ -26,10 +26,11 @@ from contract.errors import (
     SummaryNotFound,
     SummaryUnfinished,
 )
-from contract.listing import SummaryListing, utc_now
+from contract.listing import SummaryListing
 from contract.queue import MAX_ATTEMPTS
 from contract.records import JobError, Progress, Status, SummaryRecord, decode, encode
 from contract.result import SummaryResult
+from contract.waiting import note_service
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -66,7 +67,7 @@ class SummaryStore(SummaryListing):
         retention: Retention | None = None,
         *,
         max_attempts: int = MAX_ATTEMPTS,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         super().__init__(redis, clock)
         self._retention = Retention() if retention is None else retention
@@ -208,7 +209,7 @@ class SummaryStore(SummaryListing):
         """Take the job: the record, with the generation that every later write must carry.
 
         None when there is nothing to do: finished, canceled, deleted, or begun too often (it is
-        failed with `job.lost` then).
+        failed then, with what became of the last attempt).
         """
         record = self._change(
             summary_id,
@@ -247,11 +248,19 @@ class SummaryStore(SummaryListing):
             ),
         )
 
-    def requeue(self, summary_id: str, generation: int, *, refund_attempt: bool = False) -> bool:
+    def requeue(
+        self,
+        summary_id: str,
+        generation: int,
+        *,
+        refund_attempt: bool = False,
+        setback: JobError | None = None,
+    ) -> bool:
         """Hand the job back; True when it waits again and its RQ job must go back to the queue.
 
         False when another worker has it, it is over, or it was canceled meanwhile (it is over then).
-        `refund_attempt` does not count this attempt: the worker stopped of its own accord.
+        `refund_attempt` does not count this attempt: the worker stopped of its own accord. `setback` says why
+        there is another.
         """
         record = self._change(
             summary_id,
@@ -259,9 +268,17 @@ class SummaryStore(SummaryListing):
                 old,
                 generation=generation,
                 refund_attempt=refund_attempt,
+                setback=setback,
                 now=self._now(),
                 keep=self._retention.finished,
             ),
+        )
+        return record is not None and record.status is Status.QUEUED
+
+    def lose(self, summary_id: str) -> bool:
+        """The worker of a running job is gone; True when the job waits, and has to be in the queue."""
+        record = self._change(
+            summary_id, lambda old: transitions.lose(old, now=self._now(), keep=self._retention.finished)
         )
         return record is not None and record.status is Status.QUEUED
 
@@ -329,6 +346,8 @@ class SummaryStore(SummaryListing):
             pipe.zadd(index, {after.id: 0})
         if after.expires_at is not None:
             pipe.zadd(keys.EXPIRIES, {after.id: after.expires_at.timestamp()})
+        if after.status is Status.SUCCEEDED:
+            note_service(pipe, after)
 
     def _bury(self, pipe: Pipeline, summary_id: str, indexes: frozenset[str]) -> None:
         pipe.delete(keys.record_key(summary_id))
