@@ -14,6 +14,8 @@ ADMISSIONS = "visum:admissions"  # counter that every creation bumps, so that tw
 
 SERVICE_SECONDS = "visum:service-seconds"  # list: how long each of the last summaries ran
 FORGOTTEN = "visum:forgotten"  # sorted set: sha256 of a deleted video by the second it was deleted
+PROBE = "visum:probe"  # written by /readyz
+INDEXES = "visum:index:"  # what the names of all indexes begin with
 SWEPT = "visum:swept"  # there while the daily sweep of the indexes is not due again
 
 
@@ -37,7 +39,7 @@ def idempotency_key(key: str) -> str:
 
 def index_key(status: Status | None, domain: str | None) -> str:
     """Sorted set of the ids with this status and domain; all scores 0, so the order is the ids' own."""
-    return f"visum:index:{ANY if status is None else status}:{ANY if domain is None else domain}"
+    return f"{INDEXES}{ANY if status is None else status}:{ANY if domain is None else domain}"
 
 
 def index_keys(record: SummaryRecord) -> frozenset[str]:

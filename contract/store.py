@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _TRIES = 100  # a change that loses this many races in a row is reported, not retried
 
+FORGOTTEN_KEPT_S = 3600  # how long workers are told of a video that was deleted
+
 Enqueue: TypeAlias = "Callable[[Pipeline, str], object]"
 
 
@@ -178,8 +180,11 @@ class SummaryStore(SummaryListing):
                     record = decode(raw)
                     if not record.status.finished:
                         raise SummaryUnfinished(summary_id)
+                    now = self._now().timestamp()
                     pipe.multi()
                     self._bury(pipe, summary_id, keys.index_keys(record))
+                    pipe.zadd(keys.FORGOTTEN, {record.request.sha256: now})
+                    pipe.zremrangebyscore(keys.FORGOTTEN, "-inf", now - FORGOTTEN_KEPT_S)
                     pipe.execute()
                     return record
                 except WatchError:
@@ -281,6 +286,11 @@ class SummaryStore(SummaryListing):
             summary_id, lambda old: transitions.lose(old, now=self._now(), keep=self._retention.finished)
         )
         return record is not None and record.status is Status.QUEUED
+
+    def forgotten(self) -> dict[str, float]:
+        """sha256 → second, of every video that was deleted in the last hour: nothing made of one may be kept."""
+        told = self._redis.zrange(keys.FORGOTTEN, 0, -1, withscores=True)
+        return {raw.decode(): at for raw, at in told}
 
     def cancel_requested(self, summary_id: str) -> bool:
         """Whether the job should stop: canceled, or gone altogether."""

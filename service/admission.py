@@ -16,6 +16,7 @@ from contract.errors import Code, ContractError, OutcomeUnknown, QueueFull, Stor
 from contract.queue import enqueue
 from contract.records import Status, SummaryRecord, SummaryRequest
 from contract.store import Idempotency, SummaryStore
+from contract.waiting import seconds_until_served
 from service.problems import ApiError
 from service.uploads import Upload
 
@@ -51,17 +52,23 @@ class Admission:
         self._now = clock
 
     def check_room(self, announced_bytes: int, key: str | None) -> None:
-        """Refuse before the upload is read what would be refused after it.
+        """Refuse before the upload is read what would be refused after it. `announced_bytes` are those of all uploads
+        that are under way.
 
         Raises:
             QueueFull, StorageFull, RedisError.
         """
         depth = self._store.counts()[Status.QUEUED]
         if depth >= self._max_queue and (key is None or not self._store.known_key(key)):
-            raise QueueFull(depth, self._max_queue)
+            raise self._full(depth)
         free = self._blobs.free_bytes()
         if free is not None and free - announced_bytes < self._min_free_bytes:
             raise StorageFull("the disk of the videos is at its floor")
+
+    def _full(self, depth: int) -> QueueFull:
+        return QueueFull(
+            depth, self._max_queue, seconds_until_served(self._queue.connection, self._queue, depth)
+        )
 
     def admit(self, upload: Upload, summary_id: str, key: str | None) -> str:
         """Write the record and queue its job, both or neither; the id that answers the request.
@@ -83,6 +90,9 @@ class Admission:
             )
         except OutcomeUnknown:
             raise  # the job may be queued, and then it needs its video; if not, the sweep removes it
+        except QueueFull as full:
+            self._blobs.delete(upload.video.blob_key)
+            raise self._full(full.depth) from full
         except (ContractError, RedisError):
             self._blobs.delete(upload.video.blob_key)
             raise

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from contract.problem import Problem
 from service import problems
+from service.draining import CloseWhileDraining
 from service.gateway import Gateway, open_gateway
 from service.janitor import Janitor
 from service.metrics import MetricsMiddleware
@@ -31,6 +32,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         title="ViSum", version=_version(), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False
     )
     app.state.gateway = gateway
+    app.add_middleware(CloseWhileDraining, draining=gateway.draining)
     app.add_middleware(MetricsMiddleware, metrics=gateway.metrics)
     problems.install(app)
     for routes in (summaries, domains, health):
@@ -42,7 +44,13 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
-    janitor = Janitor(gateway.store, gateway.blobs)
+    janitor = Janitor(
+        gateway.store,
+        gateway.blobs,
+        gateway.queue,
+        orphan_s=gateway.settings.orphan_s,
+        repair_s=gateway.settings.repair_s,
+    )
     sweeping = asyncio.create_task(janitor.run(gateway.settings.sweep_s))
     try:
         yield
@@ -51,6 +59,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await sweeping
         gateway.redis.close()
+        gateway.probe.close()
 
 
 def _document_problems(app: FastAPI) -> None:

@@ -30,7 +30,7 @@ from contract.problem import MEDIA_TYPE, FieldProblem, Problem
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 5  # for what passes by itself: a full queue, Redis away
+RETRY_AFTER_S = 5  # for what passes by itself and nobody knows when: Redis away, a disk that refuses
 LINGER_S = 2.0
 LINGER_BYTES = 64 * 2**20
 
@@ -51,6 +51,7 @@ STATUS: dict[Code, HTTPStatus] = {
     Code.VIDEO_UNSUPPORTED_CONTAINER: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     Code.SERVICE_QUEUE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.SERVICE_QUEUE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.SERVICE_TOO_MANY_UPLOADS: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.SERVICE_STORAGE_FULL: HTTPStatus.INSUFFICIENT_STORAGE,
     Code.SERVICE_STORAGE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -80,10 +81,10 @@ class ProblemResponse(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, *, retry_after_s: int | None = None) -> None:
         headers = {"Cache-Control": "no-store"}
         if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            headers["Retry-After"] = str(RETRY_AFTER_S)
+            headers["Retry-After"] = str(RETRY_AFTER_S if retry_after_s is None else retry_after_s)
         super().__init__(problem.model_dump_json(exclude_none=True), problem.status, headers)
         self.problem = problem
 
@@ -170,11 +171,15 @@ async def _on_known(request: Request, error: Exception) -> Response:
 
 
 def respond(request: Request, error: Exception, *, linger: bool = False) -> Response:
-    """The answer to an exception; `linger` where the request's body was not read to its end."""
+    """The answer to an exception; `linger` where the request's body was not read to its end.
+
+    An exception that has a `retry_after_s` was measured, and is believed.
+    """
     problem = problem_of(error, request.url.path)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, ApiError):
         log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
-    return LingeringResponse(problem) if linger else ProblemResponse(problem)
+    answer = LingeringResponse if linger else ProblemResponse
+    return answer(problem, retry_after_s=getattr(error, "retry_after_s", None))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

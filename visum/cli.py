@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from visum import adapters, backbones, world
+from visum import adapters, admin, backbones, world
 from visum.errors import CliError, UsageError, sentences
 from visum.evaluate import evaluate
 from visum.extras import missing_extra
@@ -24,6 +24,7 @@ Settings are the VISUM_… variables of docs/settings.md."""
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(backbones.app, name="backbones")
+app.add_typer(admin.app, name="admin")
 app.add_typer(world.app, name="world")
 app.command()(train)
 app.command()(evaluate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -10,29 +11,31 @@ import time
 
 PARENT_VARIABLE = "VISUM_SUPERVISOR_PID"
 WATCH_EVERY_S = 1.0
-GATEWAY_DRAIN_S = 10
 
 
 def run_gateway() -> None:
     """Serve HTTP until SIGTERM. Loads no torch."""
     import uvicorn
 
+    from service.app import create_app
     from service.settings import GatewaySettings
+    from visum.http_server import HttpServer
     from visum.settings import read_settings
 
     follow_supervisor()
     settings = read_settings(GatewaySettings)
     # uvicorn gives a signal back once it has shut down: then the process ends well, not by that signal.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    uvicorn.run(
-        "service.app:create_app",
-        factory=True,
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         server_header=False,
         access_log=False,  # /metrics counts requests by route and status
-        timeout_graceful_shutdown=GATEWAY_DRAIN_S,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
+    HttpServer(config, app.state.gateway.draining, settings.drain_notice_seconds).serve_until_told()
 
 
 def run_worker() -> int:

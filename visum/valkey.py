@@ -77,7 +77,7 @@ class EmbeddedValkey:
                 "unixsocketperm 700",
                 f'dir "{self.folder}"',
                 "appendonly yes",
-                "appendfsync everysec",
+                "appendfsync always",  # a 202 is a promise that a power cut does not break
                 'save ""',
                 "maxmemory-policy noeviction",
                 "loglevel notice",

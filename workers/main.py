@@ -69,10 +69,12 @@ def run_worker(settings: WorkerSettings) -> int:
         signal.signal(signum, lambda *_: worker.consumer.stop())
     worker.engine.start()
     worker.gauges.start()
+    worker.forgetting.start()
     try:
         worker.consumer.consume()
     finally:
         worker.gauges.stop()
+        worker.forgetting.stop()
         worker.engine.close()
     return 0
 
@@ -97,6 +99,7 @@ class Worker:
     consumer: Consumer
     engine: Engine
     gauges: Periodic
+    forgetting: Periodic
 
 
 def build_worker(
@@ -131,7 +134,8 @@ def build_worker(
         redis, store, pipeline.run, metrics, name=name, capacity=lambda: engine.room + ahead, pace=pace
     )
     gauges = Periodic("gauges", _GAUGES_S, Gauges(metrics, engine, bank, desk).update)
-    return Worker(consumer, engine, gauges)
+    forgetting = Periodic("forgetting", settings.recovery_seconds, pipeline.forget_deleted)
+    return Worker(consumer, engine, gauges, forgetting)
 
 
 def _limits(settings: WorkerSettings, backbone: Backbone) -> EngineLimits:

@@ -70,6 +70,7 @@ class Pipeline:
         self._decoders = threading.Semaphore(decode_processes)
         self._default_new_tokens = default_new_tokens
         self._max_new_tokens = max_new_tokens
+        self._told: dict[str, float] = {}
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="visum-prepare")
 
     def run(self, summary_id: str, control: JobControl) -> Retry | None:
@@ -94,6 +95,13 @@ class Pipeline:
         if self._written(control, lambda: self._store.succeed(record.id, record.generation, result)):
             self._count_success(result)
         return None
+
+    def forget_deleted(self) -> None:
+        """Let go of what was made of videos that were deleted since the last call."""
+        told, self._told = self._told, self._store.forgotten()
+        new = {sha256 for sha256, at in self._told.items() if told.get(sha256) != at}
+        if new and (count := self._engine.vision.forget(lambda key: key[0] in new)):
+            log.info("let go of the features of %d videos that were deleted", count)
 
     def _written(self, control: JobControl, write: Callable[[], bool]) -> bool:
         """What a job ends with is written as soon as Redis takes it: a full or read-only Redis, or one that is being

@@ -22,6 +22,7 @@ from service.fields import OptionFields
 from service.gateway import Gateway, gateway_of
 from service.metrics import CLIENT_CLOSED
 from service.problems import ApiError, InvalidField, respond
+from service.upload_room import Place
 from service.uploads import Upload, UploadBody, receive
 from service.video_sink import VideoSink
 from service.views import (
@@ -66,6 +67,7 @@ GatewayParam = Annotated[Gateway, Depends(gateway_of)]
             Code.REQUEST_INVALID_FIELD,
             Code.SERVICE_QUEUE_FULL,
             Code.SERVICE_QUEUE_UNAVAILABLE,
+            Code.SERVICE_TOO_MANY_UPLOADS,
             Code.SERVICE_STORAGE_FULL,
             Code.SERVICE_STORAGE_UNAVAILABLE,
         ),
@@ -106,13 +108,21 @@ async def create_summary(
 async def _take(request: Request, gateway: Gateway, body: UploadBody, key: str | None) -> str:
     """From the first byte to the queue: the id of the summary."""
     body.check_length()
-    await run_in_threadpool(gateway.admission.check_room, body.announced_bytes, key)
-    summary_id = new_id(datetime.now(UTC))
-    upload = await _store(request, gateway, body, summary_id)
+    with gateway.upload_room.place(body.announced_bytes) as place:
+        outstanding = gateway.upload_room.outstanding_bytes
+        await run_in_threadpool(gateway.admission.check_room, outstanding, key)
+        summary_id = new_id(datetime.now(UTC))
+        upload = await _store(request, gateway, body, summary_id, place)
     return await run_in_threadpool(gateway.admission.admit, upload, summary_id, key)
 
 
-async def _store(request: Request, gateway: Gateway, body: UploadBody, summary_id: str) -> Upload:
+async def _store(
+    request: Request, gateway: Gateway, body: UploadBody, summary_id: str, place: Place
+) -> Upload:
+    def received(size: int) -> None:
+        place.received(size)
+        gateway.metrics.upload_bytes.inc(size)
+
     settings = gateway.settings
     fields = OptionFields(
         gateway.catalog, max_instructions=settings.max_instructions, max_new_tokens=settings.max_new_tokens
@@ -123,9 +133,7 @@ async def _store(request: Request, gateway: Gateway, body: UploadBody, summary_i
         max_bytes=settings.max_upload_bytes,
         min_free_bytes=settings.min_free_bytes,
     ) as sink:
-        return await receive(
-            body, request.headers.get("content-type"), fields, sink, gateway.metrics.upload_bytes.inc
-        )
+        return await receive(body, request.headers.get("content-type"), fields, sink, received)
 
 
 @router.get(
