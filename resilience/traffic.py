@@ -17,7 +17,7 @@ import httpx
 
 FINISHED = frozenset({"succeeded", "failed", "canceled"})
 CLIENTS = 4
-MOST_UNFINISHED = 16
+MOST_UNFINISHED = 10  # so many that the workers have something to lose
 RETRY_S = 0.3
 GIVE_UP_S = 180.0
 
@@ -69,7 +69,7 @@ class Traffic:
         """One video, until it is accepted."""
         with self._lock:
             video, first = self._draw.choice(self._videos), self._draw.randrange(len(self._urls))
-            options = {"domain": self._draw.choice(["auto", "general"]), "max_new_tokens": "16"}
+            options = {"domain": self._draw.choice(["auto", "general"]), "max_new_tokens": "48"}
         key, content = uuid.uuid4().hex, video.read_bytes()
         self.insist(key, content, options, first)
 

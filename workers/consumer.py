@@ -26,7 +26,7 @@ from rq.serializers import JSONSerializer
 from rq.suspension import is_suspended
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
-from rq.worker_registration import clean_worker_registry
+from rq.worker_registration import clean_worker_registry, register
 
 from contract.errors import Code, RecordError, SummaryGone, SummaryNotFound
 from contract.queue import JOB_TIMEOUT_SECONDS, SLOTS_FIELD, open_queue
@@ -294,10 +294,14 @@ class Consumer(BaseWorker):
     # -- regular duties, each on its own thread -------------------------------------------------
 
     def renew_leases(self) -> None:
-        """Move the end of every lease of this process forward; a job whose lease is gone is stopped."""
+        """Move the end of every lease of this process forward; a job whose lease is gone is stopped.
+
+        The process is listed again too: another worker takes one that was silent for long off the list.
+        """
         executions = list(self.executions.values())
         registry: StartedJobRegistry = self._queue.started_job_registry
         with self.connection.pipeline() as pipeline:
+            register(self, pipeline)
             self.heartbeat(pipeline=pipeline)
             pipeline.hset(self.key, SLOTS_FIELD, self._capacity())
             for execution in executions:

@@ -11,11 +11,6 @@ from importlib.metadata import version
 import torch
 from prometheus_client import start_http_server
 from redis import Redis
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
 from transformers.utils import logging as transformers_logging
 
 from contract.blobs import LocalBlobStore
@@ -29,6 +24,7 @@ from model_store.registry import AdapterRegistry
 from workers import job
 from workers.adapter_desk import AdapterDesk
 from workers.answer import Origin
+from workers.connection import connect
 from workers.consumer import Consumer, Pace
 from workers.decode_process import SERVER
 from workers.engine import Engine, EngineLimits
@@ -45,7 +41,6 @@ log = logging.getLogger("visum.worker")
 
 DISTRIBUTION = "milora-visum"
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-_REDIS_TRIES = 8
 _GAUGES_S = 1.0
 _WORDS_TOKENS = 4096
 """Room in a row for the words of a prompt: the longest instructions that the gateway takes, and each frame's time."""
@@ -77,19 +72,6 @@ def run_worker(settings: WorkerSettings) -> int:
         worker.forgetting.stop()
         worker.engine.close()
     return 0
-
-
-def connect(url: str) -> Redis:
-    """Connections that get over a restart of Redis, and over one that lost its place to a replica: a lost or refused
-    command is sent again for about half a minute, over a new connection."""
-    return Redis.from_url(
-        url,
-        socket_connect_timeout=5,
-        socket_timeout=15,
-        health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=8, base=0.1), _REDIS_TRIES),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError, ReadOnlyError],
-    )
 
 
 @dataclass(frozen=True)
