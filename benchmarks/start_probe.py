@@ -42,7 +42,8 @@ def main(started_at: float, clip: Path) -> dict[str, float]:
         from transformers import VideoLlama3ForConditionalGeneration, VideoLlama3Processor  # noqa: F401
         from transformers.utils import logging as transformers_logging
     with step(WORKER):
-        from workers.main import build_worker, connect, load_backbone
+        from workers.connection import connect
+        from workers.main import build_worker, load_backbone
         from workers.settings import WorkerSettings
     transformers_logging.disable_progress_bar()  # as the worker does
     settings = WorkerSettings()

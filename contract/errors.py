@@ -70,6 +70,7 @@ class Code(StrEnum):
 
     SERVICE_QUEUE_FULL = "service.queue_full"
     SERVICE_QUEUE_UNAVAILABLE = "service.queue_unavailable"
+    SERVICE_TOO_MANY_UPLOADS = "service.too_many_uploads"
     SERVICE_STORAGE_FULL = "service.storage_full"
     SERVICE_STORAGE_UNAVAILABLE = "service.storage_unavailable"
     INTERNAL_ERROR = "internal.error"
@@ -142,12 +143,13 @@ class SummaryUnfinished(ContractError):
 
 
 class QueueFull(ContractError):
-    """As many summaries wait as the queue may hold."""
+    """As many summaries wait as the queue may hold. `retry_after_s`: when they will be done, where that is known."""
 
-    def __init__(self, depth: int, limit: int) -> None:
+    def __init__(self, depth: int, limit: int, retry_after_s: int | None = None) -> None:
         super().__init__(f"{depth} summaries wait, the queue holds at most {limit}")
         self.depth = depth
         self.limit = limit
+        self.retry_after_s = retry_after_s
 
 
 class QuotaExceeded(ContractError):

@@ -16,6 +16,13 @@ STORED_VIDEOS = "visum:stored-videos"  # hash: by summary, the bytes of its vide
 STORED_BYTES = "visum:stored-bytes"  # hash: by tenant, the bytes of its videos
 
 
+SERVICE_SECONDS = "visum:service-seconds"  # list: how long each of the last summaries ran
+FORGOTTEN = "visum:forgotten"  # sorted set: sha256 of a deleted video by the second it was deleted
+PROBE = "visum:probe"  # written by /readyz
+INDEXES = "visum:index:"  # what the names of all indexes begin with
+SWEPT = "visum:swept"  # there while the daily sweep of the indexes is not due again
+
+
 def record_key(summary_id: str) -> str:
     return f"visum:summary:{summary_id}"
 
@@ -23,6 +30,11 @@ def record_key(summary_id: str) -> str:
 def tombstone_key(summary_id: str) -> str:
     """Holds the tenant whose summary it was."""
     return f"visum:tombstone:{summary_id}"
+
+
+def mended_key(summary_id: str) -> str:
+    """There for a while after a summary without a job was given one: one worker does it."""
+    return f"visum:mended:{summary_id}"
 
 
 def idempotency_key(key: str, tenant: str = DEFAULT_TENANT) -> str:
@@ -39,7 +51,7 @@ def index_key(status: Status | None, domain: str | None, tenant: str | None = No
     text, so it comes last: it can't lead out of its tenant's names.
     """
     owner = "" if tenant in (None, DEFAULT_TENANT) else f"@{tenant}:"
-    index = f"visum:index:{owner}{ANY if status is None else status}"
+    index = f"{INDEXES}{owner}{ANY if status is None else status}"
     return index if tenant is None else f"{index}:{ANY if domain is None else domain}"
 
 

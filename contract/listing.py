@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from contract import keys
+from contract.clock import ServerClock
 from contract.errors import RecordError
 from contract.ids import created_at
 from contract.records import Status, SummaryRecord, decode
@@ -29,16 +30,15 @@ class Page:
     unreadable: tuple[str, ...] = ()
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class SummaryListing:
-    """The indexes of the store, read. `redis` must hand out bytes (no decode_responses)."""
+    """The indexes of the store, read. `redis` must hand out bytes (no decode_responses).
 
-    def __init__(self, redis: Redis, clock: Callable[[], datetime] = utc_now) -> None:
+    `clock` is the time of Redis unless another is given.
+    """
+
+    def __init__(self, redis: Redis, clock: Callable[[], datetime] | None = None) -> None:
         self._redis = redis
-        self._now = clock
+        self._now = ServerClock(redis) if clock is None else clock
 
     def page(
         self,

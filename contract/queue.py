@@ -6,12 +6,10 @@ Arguments and results are JSON on both sides: a pickle would run whatever it say
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rq import Queue
 from rq.serializers import JSONSerializer
-from rq.utils import utcparse
 from rq.worker_registration import get_keys
 
 if TYPE_CHECKING:
@@ -21,9 +19,10 @@ if TYPE_CHECKING:
 QUEUE_NAME = "visum-summaries"
 JOB_FUNCTION = "workers.job.summarize"  # dotted: the gateway never imports the workers
 LEASE_SECONDS = 60  # a worker that is silent for longer has lost its jobs
-WORKER_SILENCE = timedelta(seconds=2 * LEASE_SECONDS)  # ... and after this long it counts as dead
-MAX_ATTEMPTS = 3  # how often a job is begun before it is given up
+MAX_ATTEMPTS = 5  # how often a job is begun, by workers that die under it, before it is given up
+MAX_FAILURES = 3  # how often it is begun when its attempts end in a failure that may pass
 JOB_TIMEOUT_SECONDS = 1800  # one video, from start to end
+SLOTS_FIELD = "slots"  # of a worker's note in Redis: how many summaries it can work on at once
 FAILED_JOB_TTL_SECONDS = 86_400  # RQ's own note of a job that raised; our record is kept apart
 
 
@@ -62,10 +61,18 @@ def withdraw(queue: Queue, summary_id: str) -> None:
 
 def live_workers(queue: Queue) -> int:
     """How many workers listen and were heard of lately."""
+    return len(live_slots(queue))
+
+
+def live_slots(queue: Queue) -> list[int]:
+    """How many summaries each worker can work on at once, of the workers that were heard of lately.
+
+    A worker's note in Redis expires when its heartbeats stop: no clock but Redis' own is asked.
+    """
     names = sorted(get_keys(queue))
     with queue.connection.pipeline(transaction=False) as pipe:
         for name in names:
-            pipe.hget(name, "last_heartbeat")
-        heard = pipe.execute() if names else []
-    oldest = datetime.now(UTC) - WORKER_SILENCE
-    return sum(raw is not None and utcparse(raw.decode()) >= oldest for raw in heard)
+            pipe.exists(name)
+            pipe.hget(name, SLOTS_FIELD)
+        told = pipe.execute() if names else []
+    return [int(slots or 1) for alive, slots in zip(told[::2], told[1::2], strict=True) if alive]

@@ -74,7 +74,8 @@ class SummaryRecord(Part):
     The gateway fills id, tenant, created_at, request, and of the HTTP request its id and trace.
     A worker's `start` fills started_at, worker and
     generation (the fencing token: +1 with every start, writes that carry an older one are refused)
-    and counts attempts. The end fills finished_at, expires_at and either result or error.
+    and counts attempts. `setback` is why the attempt before this one had no end. The end fills
+    finished_at, expires_at and either result or error.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -95,6 +96,7 @@ class SummaryRecord(Part):
     cancel_requested: bool = False
     result: SummaryResult | None = None
     error: JobError | None = None
+    setback: JobError | None = None
 
     @property
     def domain(self) -> str:

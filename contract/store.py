@@ -26,18 +26,21 @@ from contract.errors import (
     SummaryNotFound,
     SummaryUnfinished,
 )
-from contract.listing import SummaryListing, utc_now
+from contract.listing import SummaryListing
 from contract.queue import MAX_ATTEMPTS
 from contract.quotas import NO_QUOTA, Quota
 from contract.records import JobError, Progress, Status, SummaryRecord, decode, encode
 from contract.result import SummaryResult
 from contract.tenants import DEFAULT_TENANT
+from contract.waiting import note_service
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
 
 _TRIES = 100  # a change that loses this many races in a row is reported, not retried
+
+FORGOTTEN_KEPT_S = 3600  # how long workers are told of a video that was deleted
 
 Enqueue: TypeAlias = "Callable[[Pipeline, str], object]"
 
@@ -69,7 +72,7 @@ class SummaryStore(SummaryListing):
         retention: Retention | None = None,
         *,
         max_attempts: int = MAX_ATTEMPTS,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         super().__init__(redis, clock)
         self._retention = Retention() if retention is None else retention
@@ -202,8 +205,11 @@ class SummaryStore(SummaryListing):
                     record = decode(raw)
                     if not record.status.finished:
                         raise SummaryUnfinished(summary_id)
+                    now = self._now().timestamp()
                     pipe.multi()
                     self._bury(pipe, summary_id, keys.index_keys(record), record.tenant)
+                    pipe.zadd(keys.FORGOTTEN, {record.request.sha256: now})
+                    pipe.zremrangebyscore(keys.FORGOTTEN, "-inf", now - FORGOTTEN_KEPT_S)
                     pipe.execute()
                     return record
                 except WatchError:
@@ -233,7 +239,7 @@ class SummaryStore(SummaryListing):
         """Take the job: the record, with the generation that every later write must carry.
 
         None when there is nothing to do: finished, canceled, deleted, or begun too often (it is
-        failed with `job.lost` then).
+        failed then, with what became of the last attempt).
         """
         record = self._change(
             summary_id,
@@ -272,11 +278,19 @@ class SummaryStore(SummaryListing):
             ),
         )
 
-    def requeue(self, summary_id: str, generation: int, *, refund_attempt: bool = False) -> bool:
+    def requeue(
+        self,
+        summary_id: str,
+        generation: int,
+        *,
+        refund_attempt: bool = False,
+        setback: JobError | None = None,
+    ) -> bool:
         """Hand the job back; True when it waits again and its RQ job must go back to the queue.
 
         False when another worker has it, it is over, or it was canceled meanwhile (it is over then).
-        `refund_attempt` does not count this attempt: the worker stopped of its own accord.
+        `refund_attempt` does not count this attempt: the worker stopped of its own accord. `setback` says why
+        there is another.
         """
         record = self._change(
             summary_id,
@@ -284,11 +298,24 @@ class SummaryStore(SummaryListing):
                 old,
                 generation=generation,
                 refund_attempt=refund_attempt,
+                setback=setback,
                 now=self._now(),
                 keep=self._retention.finished,
             ),
         )
         return record is not None and record.status is Status.QUEUED
+
+    def lose(self, summary_id: str) -> bool:
+        """The worker of a running job is gone; True when the job waits, and has to be in the queue."""
+        record = self._change(
+            summary_id, lambda old: transitions.lose(old, now=self._now(), keep=self._retention.finished)
+        )
+        return record is not None and record.status is Status.QUEUED
+
+    def forgotten(self) -> dict[str, float]:
+        """sha256 → second, of every video that was deleted in the last hour: nothing made of one may be kept."""
+        told = self._redis.zrange(keys.FORGOTTEN, 0, -1, withscores=True)
+        return {raw.decode(): at for raw, at in told}
 
     def cancel_requested(self, summary_id: str) -> bool:
         """Whether the job should stop: canceled, or gone altogether."""
@@ -354,6 +381,8 @@ class SummaryStore(SummaryListing):
             pipe.zadd(index, {after.id: 0})
         if after.expires_at is not None:
             pipe.zadd(keys.EXPIRIES, {after.id: after.expires_at.timestamp()})
+        if after.status is Status.SUCCEEDED:
+            note_service(pipe, after)
 
     def _bury(self, pipe: Pipeline, summary_id: str, indexes: frozenset[str], tenant: str) -> None:
         pipe.delete(keys.record_key(summary_id))

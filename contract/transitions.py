@@ -18,10 +18,13 @@ from contract.errors import Code
 from contract.records import JobError, Progress, Stage, Status, SummaryRecord
 from contract.result import SummaryResult
 
-_LOST = JobError(
-    code=Code.JOB_LOST,
-    message="The machines working on this video stopped several times; it was given up.",
-)
+_DOING = {
+    Stage.QUEUED: "taking it up",
+    Stage.DECODE: "decoding it",
+    Stage.ADAPTER: "choosing and loading the experts for it",
+    Stage.PREFILL: "reading it into the model",
+    Stage.GENERATE: "writing its summary",
+}
 _CANCELED = JobError(code=Code.JOB_CANCELED, message="Canceled on request.")
 
 
@@ -31,14 +34,16 @@ def start(
     """A worker takes the job. From `running` it takes over from a worker that is gone.
 
     Ends it instead when it was canceled meanwhile, or when it was begun `max_attempts` times: a
-    job that takes its worker down each time must not go round for ever.
+    job that takes its worker down each time must not go round for ever. It ends with the kind of
+    death that its last attempt had.
     """
     if record.status.finished:
         return None
     if record.cancel_requested:
         return _finish(record, Status.CANCELED, now, keep, error=_CANCELED)
     if record.attempts >= max_attempts:
-        return _finish(record, Status.FAILED, now, keep, error=_LOST)
+        setback = record.setback if record.status is Status.QUEUED else None
+        return _finish(record, Status.FAILED, now, keep, error=setback or _lost(record))
     return record.model_copy(
         update={
             "status": Status.RUNNING,
@@ -86,7 +91,13 @@ def fail(
 
 
 def requeue(
-    record: SummaryRecord, *, generation: int, refund_attempt: bool, now: datetime, keep: timedelta
+    record: SummaryRecord,
+    *,
+    generation: int,
+    refund_attempt: bool,
+    setback: JobError | None,
+    now: datetime,
+    keep: timedelta,
 ) -> SummaryRecord | None:
     """The worker hands the job back. `refund_attempt`: it did so of its own accord, as when it shuts down."""
     if not _held(record, generation):
@@ -100,7 +111,22 @@ def requeue(
             "progress": Progress(),
             "attempts": record.attempts - refund_attempt,
             "worker": None,
+            "setback": setback or record.setback,
         }
+    )
+
+
+def lose(record: SummaryRecord, *, now: datetime, keep: timedelta) -> SummaryRecord | None:
+    """The worker is gone, whoever it was: the job waits again, and keeps what the worker was doing."""
+    if record.status is Status.QUEUED:
+        return record
+    return requeue(
+        record,
+        generation=record.generation,
+        refund_attempt=False,
+        setback=_lost(record),
+        now=now,
+        keep=keep,
     )
 
 
@@ -122,6 +148,16 @@ def finish_canceled(
     if not _held(record, generation):
         return None
     return _finish(record, Status.CANCELED, now, keep, error=_CANCELED)
+
+
+def _lost(record: SummaryRecord) -> JobError:
+    doing = _DOING[record.progress.stage]
+    times = "once" if record.attempts == 1 else f"{record.attempts} times"
+    return JobError(
+        code=Code.JOB_LOST,
+        message=f"The machines working on this video were killed or stopped answering {times}, "
+        f"the last one while {doing}; it was given up.",
+    )
 
 
 def _held(record: SummaryRecord, generation: int) -> bool:

@@ -17,6 +17,7 @@ from contract.errors import Code, ContractError, OutcomeUnknown, QueueFull, Stor
 from contract.queue import enqueue
 from contract.records import Status, SummaryRecord, SummaryRequest
 from contract.store import Idempotency, SummaryStore
+from contract.waiting import seconds_until_served
 from service.problems import ApiError
 from service.quotas import TenantQuotas
 from service.uploads import FORM_OVERHEAD_BYTES, Upload
@@ -53,8 +54,9 @@ class Admission:
         self._max_queue, self._min_free_bytes = max_queue, min_free_bytes
         self._now = clock
 
-    def check_room(self, announced_bytes: int, key: str | None, tenant: str) -> None:
-        """Refuse before the upload is read what would be refused after it.
+    def check_room(self, announced_bytes: int, outstanding_bytes: int, key: str | None, tenant: str) -> None:
+        """Refuse before the upload is read what would be refused after it. `outstanding_bytes` are those that are still
+        to come of all uploads that are under way, this one's `announced_bytes` among them.
 
         Raises:
             QuotaExceeded, QueueFull, StorageFull, RedisError.
@@ -65,10 +67,15 @@ class Admission:
             self._store.check_quota(tenant, self._quotas.of(tenant), video_bytes)
             depth = self._store.counts()[Status.QUEUED]
             if depth >= self._max_queue:
-                raise QueueFull(depth, self._max_queue)
+                raise self._full(depth)
         free = self._blobs.free_bytes()
-        if free is not None and free - announced_bytes < self._min_free_bytes:
+        if free is not None and free - outstanding_bytes < self._min_free_bytes:
             raise StorageFull("the disk of the videos is at its floor")
+
+    def _full(self, depth: int) -> QueueFull:
+        return QueueFull(
+            depth, self._max_queue, seconds_until_served(self._queue.connection, self._queue, depth)
+        )
 
     def admit(
         self, upload: Upload, summary_id: str, key: str | None, *, tenant: str, request_id: str | None = None
@@ -100,6 +107,9 @@ class Admission:
             )
         except OutcomeUnknown:
             raise  # the job may be queued, and then it needs its video; if not, the sweep removes it
+        except QueueFull as full:
+            self._blobs.delete(upload.video.blob_key)
+            raise self._full(full.depth) from full
         except (ContractError, RedisError):
             self._blobs.delete(upload.video.blob_key)
             raise

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from contract.problem import Problem
 from service import docs, problems
+from service.draining import CloseWhileDraining
 from service.gateway import Gateway, open_gateway
 from service.headers import SecurityHeadersMiddleware
 from service.janitor import Janitor
@@ -44,6 +45,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         telemetry={"metrics": False, "logs": False},  # traces, where `contract.tracing` found a collector
     )
     app.state.gateway = gateway
+    app.add_middleware(CloseWhileDraining, draining=gateway.draining)
     app.add_middleware(MetricsMiddleware, metrics=gateway.metrics)
     problems.install(app)
     app.add_middleware(SecurityHeadersMiddleware)
@@ -62,7 +64,13 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
     _say_who_may(gateway.settings)
-    janitor = Janitor(gateway.store, gateway.blobs)
+    janitor = Janitor(
+        gateway.store,
+        gateway.blobs,
+        gateway.queue,
+        orphan_s=gateway.settings.orphan_s,
+        repair_s=gateway.settings.repair_s,
+    )
     sweeping = asyncio.create_task(janitor.run(gateway.settings.sweep_s))
     stop_metrics = _serve_metrics(gateway)
     try:
@@ -73,6 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await sweeping
         gateway.redis.close()
+        gateway.probe.close()
 
 
 def _serve_metrics(gateway: Gateway) -> Callable[[], None]:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from redis import Redis
-from redis.backoff import ConstantBackoff
+from redis.backoff import ConstantBackoff, NoBackoff
+from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 
 CONNECT_S = 1.0
 ANSWER_S = 5.0
 RETRY_PAUSE_S = 0.05
+PROBE_S = 2.0
 
 
 def connect(url: str) -> Redis:
-    """A pool of connections, opened when first used. One retry gets over connections that a restart broke."""
+    """A pool of connections, opened when first used. One retry, over a new connection, gets over those that a restart
+    broke and those that lead to a server which is a replica by now."""
     return Redis.from_url(
         url,
         socket_connect_timeout=CONNECT_S,
         socket_timeout=ANSWER_S,
         retry=Retry(ConstantBackoff(RETRY_PAUSE_S), 1),
+        retry_on_error=[ReadOnlyError],
+    )
+
+
+def connect_once(url: str) -> Redis:
+    """Connections that ask once: whether Redis answers now is the question."""
+    return Redis.from_url(
+        url, socket_connect_timeout=CONNECT_S, socket_timeout=PROBE_S, retry=Retry(NoBackoff(), 0)
     )

@@ -190,6 +190,7 @@ _DETAILS = {
     Code.VIDEO_UNSUPPORTED_CONTAINER: "The file looks like an HLS playlist. Send a video.",
     Code.SERVICE_QUEUE_FULL: "100 summaries wait already; try again shortly.",
     Code.SERVICE_QUEUE_UNAVAILABLE: "The queue is out of reach; try again shortly.",
+    Code.SERVICE_TOO_MANY_UPLOADS: "256 uploads are under way already; try again shortly.",
     Code.SERVICE_STORAGE_FULL: "There is no room left to store the video.",
     Code.SERVICE_STORAGE_UNAVAILABLE: "The video could not be stored; try again shortly.",
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 
 from fastapi import Request
 from redis import Redis
@@ -15,11 +16,12 @@ from contract.store import SummaryStore
 from model_store.backbone_ref import adapter_roots
 from service.access import Access
 from service.admission import Admission
-from service.connection import connect
+from service.connection import connect, connect_once
 from service.domains import DomainCatalog
 from service.metrics import GatewayMetrics
 from service.quotas import TenantQuotas
 from service.settings import GatewaySettings
+from service.upload_room import UploadRoom
 from service.uploads import UploadLimits
 
 
@@ -36,6 +38,9 @@ class Gateway:
     admission: Admission
     catalog: DomainCatalog
     metrics: GatewayMetrics
+    upload_room: UploadRoom
+    probe: Redis  # for /readyz: it asks once, and soon gives up
+    draining: Event = field(default_factory=Event)  # set once this gateway was told to end
 
     @property
     def upload_limits(self) -> UploadLimits:
@@ -64,6 +69,8 @@ def open_gateway(settings: GatewaySettings) -> Gateway:
         ),
         catalog=DomainCatalog(redis, adapter_roots(settings.store)),
         metrics=GatewayMetrics(store, queue),
+        upload_room=UploadRoom(settings.max_uploads),
+        probe=connect_once(settings.redis_url),
     )
 
 

@@ -31,7 +31,7 @@ from contract.problem import MEDIA_TYPE, FieldProblem, Problem
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 5  # for what passes by itself: a full queue, Redis away
+RETRY_AFTER_S = 5  # for what passes by itself and nobody knows when: Redis away, a disk that refuses
 LINGER_S = 2.0
 LINGER_BYTES = 64 * 2**20
 
@@ -58,6 +58,7 @@ STATUS: dict[Code, HTTPStatus] = {
     Code.VIDEO_UNSUPPORTED_CONTAINER: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     Code.SERVICE_QUEUE_FULL: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.SERVICE_QUEUE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.SERVICE_TOO_MANY_UPLOADS: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.SERVICE_STORAGE_FULL: HTTPStatus.INSUFFICIENT_STORAGE,
     Code.SERVICE_STORAGE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -96,10 +97,12 @@ class ProblemResponse(Response):
     media_type = MEDIA_TYPE
 
     def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
-        sent = {"Cache-Control": "no-store", **(headers or {})}
+        sent = {"Cache-Control": "no-store"}
         if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
             sent["Retry-After"] = str(RETRY_AFTER_S)
-        super().__init__(problem.model_dump_json(exclude_none=True), problem.status, sent)
+        super().__init__(
+            problem.model_dump_json(exclude_none=True), problem.status, sent | dict(headers or {})
+        )
         self.problem = problem
 
 
@@ -197,13 +200,11 @@ def respond(request: Request, error: Exception, *, linger: bool = False) -> Prob
 
 
 def _headers_of(error: Exception) -> dict[str, str]:
-    match error:
-        case ApiError():
-            return error.headers
-        case QuotaExceeded():
-            return {"Retry-After": str(error.retry_after_s)}
-        case _:
-            return {}
+    """An exception that has a `retry_after_s` was measured, and is believed."""
+    if isinstance(error, ApiError):
+        return error.headers
+    retry_after_s = getattr(error, "retry_after_s", None)
+    return {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

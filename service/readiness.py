@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from contract.errors import BlobError
-from contract.queue import live_workers
+from contract.keys import PROBE
+from contract.queue import live_workers, open_queue
 from service.gateway import Gateway
+
+PROBE_KEPT_S = 60
 
 
 class Check(BaseModel):
@@ -25,6 +28,7 @@ class Readiness(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     ready: bool
+    gateway: Check
     redis: Check
     storage: Check
     workers: Check
@@ -32,21 +36,27 @@ class Readiness(BaseModel):
 
 def check(gateway: Gateway) -> Readiness:
     """Ask everything that a summary needs."""
-    redis, storage, workers = (
-        _redis(gateway),
-        _storage(gateway),
-        Check(ok=False, detail="unknown without Redis"),
-    )
-    if redis.ok:
-        workers = _workers(gateway)
-    return Readiness(
-        ready=redis.ok and storage.ok and workers.ok, redis=redis, storage=storage, workers=workers
-    )
+    checks = {
+        "gateway": _gateway(gateway),
+        "redis": _redis(gateway),
+        "storage": _storage(gateway),
+        "workers": Check(ok=False, detail="unknown without Redis"),
+    }
+    if checks["redis"].ok:
+        checks["workers"] = _workers(gateway)
+    return Readiness(ready=all(found.ok for found in checks.values()), **checks)
+
+
+def _gateway(gateway: Gateway) -> Check:
+    return Check(ok=False, detail="is shutting down") if gateway.draining.is_set() else Check(ok=True)
 
 
 def _redis(gateway: Gateway) -> Check:
+    """A write: one that is full, or a replica, answers and takes nothing."""
     try:
-        gateway.redis.ping()
+        gateway.probe.set(PROBE, b"", ex=PROBE_KEPT_S)
+    except ResponseError as error:
+        return Check(ok=False, detail=f"takes no writes ({type(error).__name__})")
     except RedisError as error:
         return Check(ok=False, detail=f"does not answer ({type(error).__name__})")
     return Check(ok=True)
@@ -65,7 +75,7 @@ def _storage(gateway: Gateway) -> Check:
 
 def _workers(gateway: Gateway) -> Check:
     try:
-        alive = live_workers(gateway.queue)
+        alive = live_workers(open_queue(gateway.probe))
     except RedisError as error:
         return Check(ok=False, detail=f"unknown ({type(error).__name__})")
     return Check(ok=alive > 0, detail=f"{alive} alive")

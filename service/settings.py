@@ -67,6 +67,9 @@ class GatewaySettings(BaseSettings):
     )
     model_store: Path | None = Field(default=None, description="Folder of adapters that are not shipped.")
     max_upload_bytes: int = Field(default=2 * GIB, ge=1, description="Largest video that is taken.")
+    max_uploads: int = Field(
+        default=256, ge=1, description="Most uploads that one gateway reads at once; more get 503."
+    )
     max_queue: int = Field(default=100, ge=1, description="Most summaries that may wait; more get 503.")
     min_free_bytes: int = Field(
         default=GIB // 2,
@@ -88,6 +91,24 @@ class GatewaySettings(BaseSettings):
     log_level: LogLevel = Field(default="INFO", description="Least severe log messages that are written.")
     log_format: LogFormat = Field(
         default="console", description="`json`: one object a line, for machines. `console`: for people."
+    )
+    orphan_s: float = Field(
+        default=3600.0,
+        gt=0,
+        description="Age at which half an upload, or a video without a summary, is removed.",
+    )
+    repair_s: int = Field(
+        default=86_400,
+        ge=1,
+        description="Pause between two sweeps for what no expiry sees; one gateway does it.",
+    )
+    drain_seconds: float = Field(
+        default=25.0, gt=0, description="At SIGTERM: how long a request that was begun may take."
+    )
+    drain_notice_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        description="At SIGTERM: how long new requests are still taken, while /readyz says no.",
     )
     upload_idle_s: float = Field(
         default=60.0, gt=0, description="An upload that sends nothing for so long is cut."

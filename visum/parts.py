@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -11,7 +12,6 @@ import time
 
 PARENT_VARIABLE = "VISUM_SUPERVISOR_PID"
 WATCH_EVERY_S = 1.0
-GATEWAY_DRAIN_S = 10
 
 
 def run_gateway() -> None:
@@ -19,7 +19,9 @@ def run_gateway() -> None:
     import uvicorn
 
     from contract import logs, tracing
+    from service.app import create_app
     from service.settings import GatewaySettings
+    from visum.http_server import HttpServer
     from visum.settings import read_settings
 
     follow_supervisor()
@@ -29,16 +31,17 @@ def run_gateway() -> None:
     logging.getLogger("uvicorn.error").setLevel(settings.log_level)
     # uvicorn gives a signal back once it has shut down: then the process ends well, not by that signal.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    uvicorn.run(
-        "service.app:create_app",
-        factory=True,
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         server_header=False,
         access_log=False,  # /metrics counts requests by route and status
         log_config=None,  # as all of ours
-        timeout_graceful_shutdown=GATEWAY_DRAIN_S,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
+    HttpServer(config, app.state.gateway.draining, settings.drain_notice_seconds).serve_until_told()
 
 
 def run_worker() -> int:

@@ -88,6 +88,7 @@ def _part(
 
 def _child_environment(settings: ServeSettings, redis_url: str, metrics_dir: Path) -> dict[str, str]:
     return {
+        "VISUM_DRAIN_NOTICE_SECONDS": "0",  # there is no other gateway that anybody could go to
         **os.environ,
         "VISUM_HOST": settings.host,
         "VISUM_PORT": str(settings.port),

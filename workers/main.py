@@ -11,10 +11,6 @@ from importlib.metadata import version
 import torch
 from prometheus_client import start_http_server
 from redis import Redis
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
 from transformers.utils import logging as transformers_logging
 
 from contract import logs, tracing
@@ -29,6 +25,7 @@ from model_store.registry import AdapterRegistry
 from workers import job
 from workers.adapter_desk import AdapterDesk
 from workers.answer import Origin
+from workers.connection import connect
 from workers.consumer import Consumer, Pace
 from workers.decode_process import SERVER
 from workers.engine import Engine, EngineLimits
@@ -45,7 +42,6 @@ log = logging.getLogger("visum.worker")
 
 DISTRIBUTION = "milora-visum"
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-_REDIS_TRIES = 8
 _GAUGES_S = 1.0
 _WORDS_TOKENS = 4096
 """Room in a row for the words of a prompt: the longest instructions that the gateway takes, and each frame's time."""
@@ -70,24 +66,14 @@ def run_worker(settings: WorkerSettings) -> int:
         signal.signal(signum, lambda *_: worker.consumer.stop())
     worker.engine.start()
     worker.gauges.start()
+    worker.forgetting.start()
     try:
         worker.consumer.consume()
     finally:
         worker.gauges.stop()
+        worker.forgetting.stop()
         worker.engine.close()
     return 0
-
-
-def connect(url: str) -> Redis:
-    """Connections that get over a restart of Redis: a lost command is sent again for about half a minute."""
-    return Redis.from_url(
-        url,
-        socket_connect_timeout=5,
-        socket_timeout=15,
-        health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=8, base=0.1), _REDIS_TRIES),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
-    )
 
 
 @dataclass(frozen=True)
@@ -97,6 +83,7 @@ class Worker:
     consumer: Consumer
     engine: Engine
     gauges: Periodic
+    forgetting: Periodic
 
 
 def build_worker(
@@ -131,7 +118,8 @@ def build_worker(
         redis, store, pipeline.run, metrics, name=name, capacity=lambda: engine.room + ahead, pace=pace
     )
     gauges = Periodic("gauges", _GAUGES_S, Gauges(metrics, engine, bank, desk).update)
-    return Worker(consumer, engine, gauges)
+    forgetting = Periodic("forgetting", settings.recovery_seconds, pipeline.forget_deleted)
+    return Worker(consumer, engine, gauges, forgetting)
 
 
 def _limits(settings: WorkerSettings, backbone: Backbone) -> EngineLimits:

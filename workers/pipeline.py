@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -14,26 +14,29 @@ from structlog.contextvars import bind_contextvars
 from contract import tracing
 from contract.blobs import BlobStore
 from contract.errors import BlobMissing, Code, JobFailure, RecordError
-from contract.queue import MAX_ATTEMPTS
+from contract.queue import LEASE_SECONDS, MAX_FAILURES
 from contract.records import AUTO_DOMAIN, JobError, Stage, SummaryRecord
 from contract.result import SummaryResult
 from contract.store import SummaryStore
 from workers.adapter_desk import AdapterDesk, PinnedAdapter
 from workers.answer import Findings, Origin, build_result
-from workers.consumer import HAND_BACK
 from workers.control import JobControl, Stopped, StopReason
 from workers.decode import DecodeCanceled, DecodedVideo, decode
 from workers.engine import Engine
 from workers.frame_plan import DecodeLimits
+from workers.memory_plan import out_of_memory
 from workers.metrics import TOTAL, WorkerMetrics
 from workers.prefill import Look
 from workers.prompt import Prompt, PromptBuilder
 from workers.request import EngineAnswer, EngineClosed, EngineRequest, RequestStopped
+from workers.retries import HAND_BACK, try_later
 from workers.router import Route, route
 
 log = logging.getLogger("visum.job")
 
 _INTERNAL = "Something went wrong here that is not the video's fault; it has been logged."
+_NO_MEMORY = "The machine ran out of memory over this video."
+_WRITE_AGAIN_S = 1.0
 
 
 class Pipeline:
@@ -69,10 +72,11 @@ class Pipeline:
         self._decoders = threading.Semaphore(decode_processes)
         self._default_new_tokens = default_new_tokens
         self._max_new_tokens = max_new_tokens
+        self._told: dict[str, float] = {}
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="visum-prepare")
 
     def run(self, summary_id: str, control: JobControl) -> Retry | None:
-        """Do a job; every way that it can end is written to its record. Returns HAND_BACK to have it queued again."""
+        """Do a job; every way that it can end is written to its record. Returns a Retry to have it queued again."""
         record = self._begin(summary_id)
         if record is None:
             return None
@@ -91,12 +95,39 @@ class Pipeline:
             return self._failed(record, failure)
         except redis.exceptions.RedisError:
             raise
-        except Exception:
+        except Exception as bug:
+            if out_of_memory(bug):
+                return self._failed(record, JobFailure(Code.MODEL_OUT_OF_MEMORY, _NO_MEMORY, retryable=True))
             log.exception("job %s met a bug", summary_id)
             return self._failed(record, JobFailure(Code.INTERNAL_ERROR, _INTERNAL, retryable=True))
-        if self._store.succeed(record.id, record.generation, result):
+        if self._written(control, lambda: self._store.succeed(record.id, record.generation, result)):
             self._count_success(result)
         return None
+
+    def forget_deleted(self) -> None:
+        """Let go of what was made of videos that were deleted since the last call."""
+        told, self._told = self._told, self._store.forgotten()
+        new = {sha256 for sha256, at in self._told.items() if told.get(sha256) != at}
+        if new and (count := self._engine.vision.forget(lambda key: key[0] in new)):
+            log.info("let go of the features of %d videos that were deleted", count)
+
+    def _written(self, control: JobControl, write: Callable[[], bool]) -> bool:
+        """What a job ends with is written as soon as Redis takes it: a full or read-only Redis, or one that is being
+        replaced, does not cost the work. Raises RedisError after as long as two leases, or when another has the job."""
+        ends_at = time.monotonic() + 2 * LEASE_SECONDS
+        while True:
+            try:
+                return write()
+            except redis.exceptions.RedisError as failure:
+                if control.reason is not None or time.monotonic() > ends_at:
+                    raise
+                log.warning("job %s is done but can't be written yet: %s", control.job_id, failure)
+                time.sleep(_WRITE_AGAIN_S)
+
+    def _enter(self, record: SummaryRecord, control: JobControl, stage: Stage) -> None:
+        """Note a stage before it begins: what kills this process in it is known by it."""
+        control.report(stage)
+        self._store.progress(record.id, record.generation, control.progress)
 
     def _begin(self, summary_id: str) -> SummaryRecord | None:
         """The record, now ours; None if there is nothing to do. From here on the job's thread logs whose it is."""
@@ -120,12 +151,13 @@ class Pipeline:
         video, decode_s = self._decode(record, control)
         control.check()
         prompt = self._preparing.submit(self._prompts.build, video, record.request.instructions).result()
-        control.report(Stage.ADAPTER)
+        self._enter(record, control, Stage.ADAPTER)
         began = time.monotonic()
         chosen = self._route(record, prompt)
         control.check()
         with self._desk.pinned(chosen.selected, record.request.adapter_version, control) as adapter:
             adapter_s = time.monotonic() - began
+            self._enter(record, control, Stage.PREFILL)
             tracing.past("adapter", adapter_s)
             answer = self._generate(record, prompt, adapter, control)
         findings = Findings(video, decode_s, prompt, chosen, adapter, adapter_s, answer)
@@ -134,8 +166,8 @@ class Pipeline:
     @tracing.span("decode")
     def _decode(self, record: SummaryRecord, control: JobControl) -> tuple[DecodedVideo, float]:
         """The frames, and the seconds it took to get them."""
-        control.report(Stage.DECODE)
         with self._decoding(control):
+            self._enter(record, control, Stage.DECODE)
             began = time.monotonic()
             try:
                 with self._blobs.local_path(record.request.blob_key) as path:
@@ -212,9 +244,10 @@ class Pipeline:
     def _failed(self, record: SummaryRecord, failure: JobFailure) -> Retry | None:
         log.info("job %s failed: %s", record.id, failure)
         self._count("failed", failure.code)
-        if failure.retryable and record.attempts < MAX_ATTEMPTS:
-            return HAND_BACK if self._store.requeue(record.id, record.generation) else None
         error = JobError(code=failure.code, message=failure.message)
+        if failure.retryable and record.attempts < MAX_FAILURES:
+            waits = self._store.requeue(record.id, record.generation, setback=error)
+            return try_later(record.attempts) if waits else None
         self._store.fail(record.id, record.generation, error)
         return None
 

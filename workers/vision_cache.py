@@ -2,8 +2,9 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -68,6 +69,14 @@ class VisionCache:
             self._bytes += seen.bytes - (before.bytes if before else 0)
             while self._bytes > self._budget:
                 self._bytes -= self._seen.popitem(last=False)[1].bytes
+
+    def forget(self, gone: Callable[[Any], bool]) -> int:
+        """Let go of every video whose key is `gone`; how many those were."""
+        with self._lock:
+            keys = [key for key in self._seen if gone(key)]
+            for key in keys:
+                self._bytes -= self._seen.pop(key).bytes
+        return len(keys)
 
     def clear(self) -> None:
         """Let everything go, as when memory is short."""

@@ -25,6 +25,7 @@ from service.gateway import Gateway, gateway_of
 from service.metrics import CLIENT_CLOSED
 from service.problems import ApiError, InvalidField, respond
 from service.request_ids import SCOPE_KEY as REQUEST_ID
+from service.upload_room import Place
 from service.uploads import Upload, UploadBody, receive
 from service.video_sink import VideoSink
 from service.views import (
@@ -74,6 +75,7 @@ CallerParam = Annotated[Caller, Security(caller_of, scopes=[Scope.SUMMARIES])]
             Code.QUOTA_STORAGE,
             Code.SERVICE_QUEUE_FULL,
             Code.SERVICE_QUEUE_UNAVAILABLE,
+            Code.SERVICE_TOO_MANY_UPLOADS,
             Code.SERVICE_STORAGE_FULL,
             Code.SERVICE_STORAGE_UNAVAILABLE,
         ),
@@ -117,9 +119,16 @@ async def create_summary(
 async def _take(request: Request, gateway: Gateway, caller: Caller, body: UploadBody, key: str | None) -> str:
     """From the first byte to the queue: the id of the summary."""
     body.check_length()
-    await run_in_threadpool(gateway.admission.check_room, body.announced_bytes, key, caller.tenant)
-    summary_id = new_id(datetime.now(UTC))
-    upload = await _store(request, gateway, body, summary_id)
+    with gateway.upload_room.place(body.announced_bytes) as place:
+        await run_in_threadpool(
+            gateway.admission.check_room,
+            body.announced_bytes,
+            gateway.upload_room.outstanding_bytes,
+            key,
+            caller.tenant,
+        )
+        summary_id = new_id(datetime.now(UTC))
+        upload = await _store(request, gateway, body, summary_id, place)
     return await run_in_threadpool(
         gateway.admission.admit,
         upload,
@@ -130,7 +139,13 @@ async def _take(request: Request, gateway: Gateway, caller: Caller, body: Upload
     )
 
 
-async def _store(request: Request, gateway: Gateway, body: UploadBody, summary_id: str) -> Upload:
+async def _store(
+    request: Request, gateway: Gateway, body: UploadBody, summary_id: str, place: Place
+) -> Upload:
+    def received(size: int) -> None:
+        place.received(size)
+        gateway.metrics.upload_bytes.inc(size)
+
     settings = gateway.settings
     fields = OptionFields(
         gateway.catalog, max_instructions=settings.max_instructions, max_new_tokens=settings.max_new_tokens
@@ -141,9 +156,7 @@ async def _store(request: Request, gateway: Gateway, body: UploadBody, summary_i
         max_bytes=settings.max_upload_bytes,
         min_free_bytes=settings.min_free_bytes,
     ) as sink:
-        return await receive(
-            body, request.headers.get("content-type"), fields, sink, gateway.metrics.upload_bytes.inc
-        )
+        return await receive(body, request.headers.get("content-type"), fields, sink, received)
 
 
 @router.get(

@@ -26,6 +26,7 @@ from contract.errors import (
     UnknownSchema,
 )
 from contract.ids import new_id
+from contract.queue import MAX_ATTEMPTS
 from contract.records import JobError, Progress, Stage, Status, SummaryRecord
 from contract.result import SummaryResult
 from contract.store import Idempotency, SummaryStore
@@ -198,12 +199,34 @@ class TestWork:
 
     def test_a_job_that_takes_its_workers_down_is_given_up(self, store: SummaryStore, create: Create) -> None:
         summary_id = create()
-        for _ in range(3):
+        for generation in range(1, MAX_ATTEMPTS + 1):
             assert store.start(summary_id, "w") is not None
+            store.progress(summary_id, generation, Progress(stage=Stage.DECODE))
+            assert store.lose(summary_id)
         assert store.start(summary_id, "w") is None
         error = store.get(summary_id).error
         assert error is not None
         assert error.code is Code.JOB_LOST
+        assert "stopped answering 5 times, the last one while decoding it" in error.message
+
+    def test_a_job_given_up_after_failures_ends_with_the_last_one(
+        self, store: SummaryStore, create: Create
+    ) -> None:
+        summary_id = create()
+        for generation in range(1, MAX_ATTEMPTS + 1):
+            store.start(summary_id, "w")
+            store.requeue(summary_id, generation, setback=BROKEN)
+        assert store.start(summary_id, "w") is None
+        assert store.get(summary_id).error == BROKEN
+
+    def test_a_lost_job_that_was_to_be_canceled_is_canceled(
+        self, store: SummaryStore, create: Create
+    ) -> None:
+        summary_id = create()
+        store.start(summary_id, "w")
+        store.request_cancel(summary_id)
+        assert not store.lose(summary_id)
+        assert store.get(summary_id).status is Status.CANCELED
 
     def test_handing_back_waits_again_with_a_new_generation(
         self, store: SummaryStore, create: Create

@@ -21,7 +21,8 @@ def test_only_old_videos_without_a_summary_go(gateway: RunningGateway) -> None:
         (folder / name).write_bytes(MP4)
     for name in (owned, orphan, "of-somebody-else", "dead.00.partial"):
         os.utime(folder / name, (0, 0))
-    Janitor(gateway.store, gateway.parts.blobs).sweep()
+    parts = gateway.parts
+    Janitor(parts.store, parts.blobs, parts.queue, orphan_s=3600, repair_s=86_400).sweep()
     assert gateway.files() == sorted([owned, young, "of-somebody-else", "live.00.partial"])
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from contract.errors import Code
+from contract.queue import MAX_ATTEMPTS
 from contract.records import Status
 from tests.workers.service import Service, wait_until
 
@@ -40,7 +41,7 @@ def test_a_killed_workers_job_is_finished_once_by_another(service: Service, vide
 
 def test_a_job_that_takes_its_worker_down_each_time_is_given_up(service: Service, video: Path) -> None:
     summary_id = service.submit(video, max_new_tokens=120)
-    for attempt in (1, 2, 3):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         victim = service.start_worker(step_s=0.1, **QUICK)
         wait_until(
             lambda attempt=attempt: (
@@ -54,6 +55,7 @@ def test_a_job_that_takes_its_worker_down_each_time_is_given_up(service: Service
     record = service.ended(summary_id, timeout_s=90)
     assert record.error is not None
     assert record.error.code is Code.JOB_LOST
+    assert "5 times, the last one while writing its summary" in record.error.message
 
 
 def test_a_job_stranded_before_its_lease_goes_back_into_the_queue(service: Service, video: Path) -> None:

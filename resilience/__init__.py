@@ -1,0 +1,1 @@
+"""What the service promises under faults, proven on its real processes."""
