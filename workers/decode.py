@@ -7,6 +7,7 @@ files, our settings or our memory, and ends when the clock says so. The frames c
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -228,7 +229,9 @@ class _Receiver:
     def _crashed(self) -> JobFailure:
         """The process ended, or spoke, out of turn. Its last words go to the log, not to the user."""
         status, words = self._process.give_up()
-        log.warning("the decoding process ended with status %s: %s", status, words[-1000:])
+        log.warning("the decoding process ended with status %s: %r", status, words[-1000:])
+        if status == -signal.SIGXCPU:
+            return JobFailure(Code.DECODE_TIMEOUT, "Decoding took too much of the processor and was stopped.")
         message = "The decoder gave up on this video; the file may be damaged."
         # Without a status it went with the server that all videos share: that says nothing of this one.
         return JobFailure(Code.DECODE_CRASHED, message, retryable=status is None)

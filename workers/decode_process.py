@@ -18,6 +18,7 @@ from workers.decode_wire import END_ALL, PROCESS_DESCRIPTORS, START, STATUS
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _END_S = 10.0
 _CLOSE_S = 2.0
+_LAST_WORDS_S = 1.0
 _WORDS_BYTES = 1 << 12
 
 
@@ -35,16 +36,25 @@ class DecodeProcess:
 
         A status below 0 is a signal's number, and -9 usually our own.
         """
-        self._leash.settimeout(_END_S)
-        status = b""
         with suppress(OSError):
             self._leash.shutdown(socket.SHUT_WR)  # seen at the other end whoever else may hold this one
         try:
-            status = self._leash.recv(STATUS.size, socket.MSG_WAITALL)
+            return self._status(_END_S)
         except TimeoutError:  # the server hangs: it and what it started go together
             self._server.close()
+            return None
+
+    def _status(self, timeout_s: float) -> int | None:
+        """The exit status, once the process has ended by itself or was ended; None if it went with the server.
+
+        Raises:
+            TimeoutError: the process still runs.
+        """
+        self._leash.settimeout(timeout_s)
+        try:
+            status = self._leash.recv(STATUS.size, socket.MSG_WAITALL)
         except ConnectionError:
-            pass
+            return None
         return STATUS.unpack(status)[0] if len(status) == STATUS.size else None
 
     def give_up(self) -> tuple[int | None, str]:
@@ -54,7 +64,10 @@ class DecodeProcess:
         their memory, and nobody is to learn it by trying.
         """
         self._server.retire()
-        status = self.end()
+        try:
+            status = self._status(_LAST_WORDS_S)
+        except TimeoutError:
+            status = self.end()
         os.set_blocking(self._words, False)
         with suppress(BlockingIOError):
             return status, os.read(self._words, _WORDS_BYTES).decode(errors="replace").strip()
