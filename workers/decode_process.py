@@ -5,6 +5,7 @@ for a process per video.
 """
 
 import atexit
+import logging
 import os
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from workers.decode_wire import END_ALL, PROCESS_DESCRIPTORS, START, STATUS
+
+log = logging.getLogger("visum.decode")
 
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _END_S = 10.0
@@ -93,6 +96,8 @@ class DecodeServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._retired: list[subprocess.Popen[bytes]] = []
+        self.deaths = 0
+        """Programs that ended otherwise than they should."""
 
     def start(self, video: int) -> DecodeProcess:
         """A new process that has the descriptor `video`; it waits for its REQUEST.
@@ -149,11 +154,11 @@ class DecodeServer:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-            self._retired.clear()
+            self._collect()
 
     def _running(self) -> socket.socket:
         """The socket of a program that runs."""
-        self._retired = [process for process in self._retired if process.poll() is None]
+        self._collect()
         if self._process is not None and self._process.poll() is not None:
             self._retire()
         if self._control is None:
@@ -162,6 +167,14 @@ class DecodeServer:
                 self._process = self._program(theirs)
             self._control = ours
         return self._control
+
+    def _collect(self) -> None:
+        """Let go of programs that have ended."""
+        for process in [process for process in self._retired if process.poll() is not None]:
+            self._retired.remove(process)
+            if process.returncode:
+                self.deaths += 1
+                log.warning("the program that starts decoding ended with status %d", process.returncode)
 
     def _program(self, control: socket.socket) -> subprocess.Popen[bytes]:
         """In an environment that holds none of our settings, with no file of ours but the socket."""

@@ -46,8 +46,10 @@ def read_timeline(
     keyframes, and reading a packet costs a thousandth of decoding it. Without `indexed`, no keyframe is listed.
 
     Raises:
-        Undecodable: the video is too large, too long, cut short, empty, or a bomb.
+        Undecodable: the video is of no size, too large, too long, cut short, empty, or a bomb.
     """
+    if not stream.width * stream.height:
+        raise Undecodable("video.undecodable", "Nowhere in the video does it say how large its picture is.")
     if stream.width * stream.height > limits.max_picture_pixels:
         raise Undecodable("video.undecodable", f"A picture of {stream.width}x{stream.height} is too large.")
     stamps, keyframes, compressed_bytes = _stamps(container, stream, limits)
