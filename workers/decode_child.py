@@ -51,7 +51,10 @@ def main(parent_pid: int) -> None:
             _refuse(link, "video.undecodable", "Decoding this video takes too much memory.")
         except av.error.EOFError:
             _refuse(link, "video.no_frames", "The file ends before its first frame.")
-        except av.error.FFmpegError as failure:
+        except (
+            av.error.FFmpegError,
+            OSError,
+        ) as failure:  # OSError: it sent its demuxer to before its first byte
             reason = f"The video is damaged: {(failure.strerror or 'unknown error').lower()}."
             _refuse(link, "video.undecodable", reason)
         except ValueError as failure:
