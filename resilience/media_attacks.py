@@ -68,7 +68,7 @@ class Attack:
 def attacks(bait: Bait) -> Iterator[Attack]:
     """All of them."""
     yield from _playlists(bait)
-    yield from _references(bait)
+    yield from references(bait)
     yield from _pictures_too_large()
     yield from _too_long()
     yield from _bombs()
@@ -109,7 +109,8 @@ def _playlists(bait: Bait) -> Iterator[Attack]:
     yield Attack("playlist", "hls as a transport stream", b"\x47" + lines + hls(bait.addresses[0]), _DAMAGED)
 
 
-def _references(bait: Bait) -> Iterator[Attack]:
+def references(bait: Bait) -> Iterator[Attack]:
+    """Real videos, by their bytes, that name something else to be opened."""
     mov, jpeg = write("mov", "h264"), _jpeg()
     for address in bait.addresses:
         for entry in (alias(address.encode()), box(b"url ", bytes(4) + address.encode() + b"\0")):
