@@ -40,6 +40,7 @@ _POLL_S = 0.1
 _MAX_JSON_BYTES = 1 << 16
 _MOST_THREADS = 16
 _MOST_WORDS = 300
+_MOST_COUNT = 1 << 31
 
 
 class DecodeCanceled(Exception):
@@ -201,7 +202,7 @@ class _Receiver:
             bounded = info.count <= self._plan.max_frames
             if not bounded or info.count * info.frame_bytes > self._limits.memory_bytes:
                 raise ValueError(f"{info} is beyond the plan")
-        except (TypeError, ValueError) as odd:
+        except (TypeError, ValueError, RecursionError) as odd:
             log.warning("%s", odd)
             self._crash()
         return info
@@ -210,7 +211,7 @@ class _Receiver:
         try:
             error = json.loads(payload)
             return JobFailure(Code(error["code"]), str(error["message"])[:_MOST_WORDS])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             self._crash()
 
     def _message(self) -> tuple[Kind, bytes]:
@@ -265,7 +266,7 @@ def _is_sound(info: VideoInfo) -> bool:
     counts = (info.width, info.height, info.frame_count, info.count, info.frame_height, info.frame_width)
     times = (info.fps, info.duration_s)
     return (
-        all(type(count) is int and count > 0 for count in counts)
+        all(type(count) is int and 0 < count < _MOST_COUNT for count in counts)
         and all(isinstance(time, int | float) and isfinite(time) and time >= 0 for time in times)
         and type(info.rotation) is int
     )

@@ -187,6 +187,7 @@ SAID = {
         SAID | {"fps": float("nan")},
         SAID | {"duration_s": -1},
         SAID | {"width": "160"},
+        SAID | {"width": 10**300},
         SAID | {"rotation": 1e9},
         SAID | {"frame_count": True},
     ],
@@ -198,6 +199,7 @@ SAID = {
         "no number",
         "a negative duration",
         "words",
+        "a number beyond all",
         "a broken angle",
         "a truth",
     ],
@@ -260,6 +262,17 @@ def test_an_unknown_refusal_is_a_failure_of_the_decoder(tmp_path: Path, replace_
     replace_child(
         "import socket; from workers.decode_wire import Kind, send_json\n"
         "send_json(socket.socket(fileno=1), Kind.ERROR, {'code': 'made.up', 'message': 'no'})\n"
+    )
+    assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_CRASHED
+
+
+@pytest.mark.parametrize("kind", ["INFO", "ERROR"])
+def test_messages_nested_beyond_measure_are_a_failure_of_the_decoder(
+    tmp_path: Path, replace_child: Replace, kind: str
+) -> None:
+    replace_child(
+        "import socket; from workers.decode_wire import Kind, send\n"
+        f"send(socket.socket(fileno=1), Kind.{kind}, b'[' * 60_000)\n"
     )
     assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_CRASHED
 
