@@ -9,7 +9,7 @@ DEV_STAMP  := $(VENV)/.installed-dev
 DEMO_STAMP := $(if $(wildcard $(DEV_STAMP)),$(DEV_STAMP),$(VENV)/.installed-worker)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check format bench soak chaos demo-backbone demo-experts clean
+.PHONY: help demo serve test check format bench soak chaos fuzz-media demo-backbone demo-experts clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ soak: $(DEV_STAMP) ## half an hour of the whole service at saturation, and wheth
 
 chaos: $(DEV_STAMP) ## ten minutes of killed, paused and restarted parts, and whether a job was lost (Linux)
 	@$(BIN)/python -m resilience.chaos --minutes 10
+
+fuzz-media: $(DEV_STAMP) ## ten thousand damaged videos and hand-made attacks through the decoder, a few minutes (Linux)
+	@$(BIN)/python -m resilience.media
 
 demo-backbone: $(DEV_STAMP) ## train the demo backbone again, from nothing
 	@$(BIN)/python -m training.backbone --out runs/demo-backbone --clips 58205

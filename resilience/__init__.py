@@ -1,1 +1,1 @@
-"""What the service promises under faults, proven on its real processes."""
+"""Attacks on the running service, and what it promised about them."""

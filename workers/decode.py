@@ -7,19 +7,22 @@ files, our settings or our memory, and ends when the clock says so. The frames c
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from contract.containers import SNIFF_BYTES, describe, sniff
 from contract.errors import Code, JobFailure
 from workers.decode_memory import FrameMemory, StillWritable
-from workers.decode_process import SERVER, DecodeProcess
+from workers.decode_process import SERVER, DecodeProcess, DecodeServer
 from workers.decode_wire import (
     HEADER_BYTES,
     TIMESTAMP,
@@ -36,10 +39,23 @@ log = logging.getLogger("visum.decode")
 _POLL_S = 0.1
 _MAX_JSON_BYTES = 1 << 16
 _MOST_THREADS = 16
+_MOST_WORDS = 300
+_MOST_COUNT = 1 << 31
 
 
 class DecodeCanceled(Exception):
     """The caller's cancel event was set while the video was decoded."""
+
+
+class DecoderDied(Exception):
+    """What a JobFailure with decode.crashed comes from.
+
+    `status` is the process's exit status, below 0 a signal's number; None if it went with the server of all videos.
+    """
+
+    def __init__(self, status: int | None, words: str) -> None:
+        super().__init__(f"the decoding process ended with status {status}: {words!r}")
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -66,8 +82,10 @@ def decode(
     *,
     cancel: threading.Event | None = None,
     on_frame: Callable[[int, int], None] | None = None,
+    server: DecodeServer | None = None,
 ) -> DecodedVideo:
     """Frames of the video at `path` as `plan` wants them. `on_frame(done, total)` is called as they arrive.
+    Without a `server`, this worker's own starts the process.
 
     Raises:
         JobFailure: video.unsupported_container, video.no_video_stream, video.no_frames, video.too_long,
@@ -85,7 +103,7 @@ def decode(
                 Code.VIDEO_UNSUPPORTED_CONTAINER, f"The file is not a video but {describe(head)}."
             )
         limits = replace(limits, threads=limits.threads or stack.enter_context(_CPUS.share()))
-        process = SERVER.start(source.fileno())
+        process = (server or SERVER).start(source.fileno())
         stack.callback(process.close)
         return _Receiver(process, plan, limits, cancel, on_frame).receive(container.demuxer)
 
@@ -143,7 +161,7 @@ class _Receiver:
         if kind is Kind.ERROR:
             raise self._refusal(payload)
         if kind is not Kind.INFO:
-            raise self._crashed()
+            self._crash()
         info = self._info(payload)
         memory = FrameMemory(info.count, info.frame_height, info.frame_width)
         try:
@@ -151,7 +169,7 @@ class _Receiver:
             self._process.end()
             return _decoded(info, memory.frames()[: len(stamps)], stamps)
         except StillWritable:
-            raise self._crashed() from None
+            self._crash()
         finally:
             memory.close()
 
@@ -163,7 +181,10 @@ class _Receiver:
         while True:
             kind, payload = self._message()
             if kind is Kind.FRAME and len(stamps) < info.count and len(payload) == TIMESTAMP.size:
-                stamps.append(round(TIMESTAMP.unpack(payload)[0], 6))
+                stamp = TIMESTAMP.unpack(payload)[0]
+                if not isfinite(stamp):
+                    self._crash()
+                stamps.append(round(stamp, 6))
                 if self._on_frame is not None:
                     self._on_frame(len(stamps), info.count)
             elif kind is Kind.DONE and stamps:
@@ -171,33 +192,35 @@ class _Receiver:
             elif kind is Kind.ERROR:
                 raise self._refusal(payload)
             else:
-                raise self._crashed()
+                self._crash()
 
     def _info(self, payload: bytes) -> VideoInfo:
         try:
             info = VideoInfo(**json.loads(payload))
-            bounded = 0 < info.count <= self._plan.max_frames and info.frame_bytes > 0
+            if not _is_sound(info):
+                raise ValueError(f"{info!r} is no video")
+            bounded = info.count <= self._plan.max_frames
             if not bounded or info.count * info.frame_bytes > self._limits.memory_bytes:
                 raise ValueError(f"{info} is beyond the plan")
-        except (TypeError, ValueError) as odd:
+        except (TypeError, ValueError, RecursionError) as odd:
             log.warning("%s", odd)
-            raise self._crashed() from None
+            self._crash()
         return info
 
     def _refusal(self, payload: bytes) -> JobFailure:
         try:
             error = json.loads(payload)
-            return JobFailure(Code(error["code"]), error["message"])
-        except (KeyError, TypeError, ValueError):
-            return self._crashed()
+            return JobFailure(Code(error["code"]), str(error["message"])[:_MOST_WORDS])
+        except (KeyError, TypeError, ValueError, RecursionError):
+            self._crash()
 
     def _message(self) -> tuple[Kind, bytes]:
         try:
             kind, length = read_header(self._exactly(HEADER_BYTES))
         except ValueError:
-            raise self._crashed() from None
+            self._crash()
         if length > _MAX_JSON_BYTES:
-            raise self._crashed()
+            self._crash()
         return kind, self._exactly(length)
 
     def _exactly(self, length: int) -> bytes:
@@ -212,7 +235,7 @@ class _Receiver:
             except ConnectionError:
                 part = b""
             if not part:
-                raise self._crashed()
+                self._crash()
             found += part
         return found
 
@@ -225,13 +248,28 @@ class _Receiver:
                 f"Decoding took longer than {self._limits.wall_s:.0f} s and was stopped.",
             )
 
-    def _crashed(self) -> JobFailure:
+    def _crash(self) -> NoReturn:
         """The process ended, or spoke, out of turn. Its last words go to the log, not to the user."""
         status, words = self._process.give_up()
-        log.warning("the decoding process ended with status %s: %s", status, words[-1000:])
+        died = DecoderDied(status, words[-1000:])
+        log.warning("%s", died)
+        if status == -signal.SIGXCPU:
+            message = "Decoding took too much of the processor and was stopped."
+            raise JobFailure(Code.DECODE_TIMEOUT, message) from died
         message = "The decoder gave up on this video; the file may be damaged."
         # Without a status it went with the server that all videos share: that says nothing of this one.
-        return JobFailure(Code.DECODE_CRASHED, message, retryable=status is None)
+        raise JobFailure(Code.DECODE_CRASHED, message, retryable=status is None) from died
+
+
+def _is_sound(info: VideoInfo) -> bool:
+    """Whether these are the numbers of a video. A process that an attacker has taken over says what it likes."""
+    counts = (info.width, info.height, info.frame_count, info.count, info.frame_height, info.frame_width)
+    times = (info.fps, info.duration_s)
+    return (
+        all(type(count) is int and 0 < count < _MOST_COUNT for count in counts)
+        and all(isinstance(time, int | float) and isfinite(time) and time >= 0 for time in times)
+        and type(info.rotation) is int
+    )
 
 
 def _decoded(info: VideoInfo, frames: np.ndarray, stamps: list[float]) -> DecodedVideo:

@@ -1,27 +1,22 @@
 """What a decoding process does from its start to its end.
 
-Its standard input is the video, its standard output the link over which it speaks `decode_wire`. FFmpeg reads
-the video through that one descriptor: it is never given a name or an address that it could open, and a
-demuxer that asks for another file is refused.
+Its standard input is the video, its standard output the link over which it speaks `decode_wire`.
 """
 
 import mmap
 import os
 import socket
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO
 
 import av
-import av.audio.codeccontext
-import av.subtitles.codeccontext
-import av.video.codeccontext  # these three are looked for when a video is opened: here once for all processes
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from workers.decode_frames import FrameReader, usable_threads
-from workers.decode_sandbox import confine
-from workers.decode_timeline import Timeline, Undecodable, read_timeline, require_readable, video_stream
+from workers.decode_sandbox import SandboxIncomplete, confine
+from workers.decode_source import open_video
+from workers.decode_timeline import Timeline, Undecodable, read_timeline, require_readable
 from workers.decode_wire import (
     TIMESTAMP,
     Kind,
@@ -33,14 +28,8 @@ from workers.decode_wire import (
 )
 from workers.frame_plan import DecodeLimits, FramePlan
 
-_CODECS = (
-    "h264,hevc,av1,libdav1d,vp8,vp9,libvpx,libvpx-vp9,mpeg1video,mpeg2video,mpeg4,msmpeg4,msmpeg4v1,"
-    "msmpeg4v2,h263,mjpeg,prores,vc1,wmv1,wmv2,wmv3,theora,dvvideo,ffv1,huffyuv,ffvhuff,rawvideo,png,"
-    "aac,mp3,mp3float,ac3,eac3,opus,vorbis,flac,alac,pcm_s16le,pcm_s16be,pcm_u8"
-)
 _INDEXED = ("mov", "matroska", "avi")
 """Demuxers whose files carry an index: elsewhere a jump lands somewhere near, so those are read through."""
-_READ_BYTES = 1 << 20
 
 
 def main(parent_pid: int) -> None:
@@ -49,7 +38,11 @@ def main(parent_pid: int) -> None:
         request = receive_json(link, Kind.REQUEST)
         plan, limits = FramePlan(**request["plan"]), DecodeLimits(**request["limits"])
         cpu_s = limits.cpu_s * max(1, limits.threads)
-        confine(memory_bytes=limits.memory_bytes, cpu_s=cpu_s, parent_pid=parent_pid)
+        missing = confine(memory_bytes=limits.memory_bytes, cpu_s=cpu_s, parent_pid=parent_pid)
+        if request["demuxer"] is None:
+            return send_json(link, Kind.SANDBOX, missing)
+        if missing and limits.require_sandbox:
+            raise SandboxIncomplete(str(missing))
         try:
             _decode(source, request["demuxer"], plan, limits, link)
         except Undecodable as refusal:
@@ -58,7 +51,10 @@ def main(parent_pid: int) -> None:
             _refuse(link, "video.undecodable", "Decoding this video takes too much memory.")
         except av.error.EOFError:
             _refuse(link, "video.no_frames", "The file ends before its first frame.")
-        except av.error.FFmpegError as failure:
+        except (
+            av.error.FFmpegError,
+            OSError,
+        ) as failure:  # OSError: it sent its demuxer to before its first byte
             reason = f"The video is damaged: {(failure.strerror or 'unknown error').lower()}."
             _refuse(link, "video.undecodable", reason)
         except ValueError as failure:
@@ -69,31 +65,14 @@ def _refuse(link: socket.socket, code: str, message: str) -> None:
     send_json(link, Kind.ERROR, {"code": code, "message": message})
 
 
-def _open(source: BinaryIO, demuxer: str) -> InputContainer:
-    source.seek(0)
-    return av.open(
-        source,
-        format=demuxer,
-        buffer_size=_READ_BYTES,
-        io_open=_refuse_other_files,
-        container_options={"codec_whitelist": _CODECS, "protocol_whitelist": "none"},
-    )
-
-
-def _refuse_other_files(url: str, flags: int, options: dict[str, Any]) -> NoReturn:
-    raise PermissionError("a video may not refer to other files")
-
-
 def _decode(
     source: BinaryIO, demuxer: str, plan: FramePlan, limits: DecodeLimits, link: socket.socket
 ) -> None:
     """Once over the packets for the timeline, once more for the frames that the plan picks from it."""
-    with _open(source, demuxer) as container:
-        stream = video_stream(container)
+    with open_video(source, demuxer, limits) as (container, stream):
         timeline = read_timeline(container, stream, limits, indexed=demuxer in _INDEXED)
     wanted = [timeline.pts[i] for i in plan.indices(len(timeline.pts), timeline.duration_s)]
-    with _open(source, demuxer) as container:
-        stream = video_stream(container)
+    with open_video(source, demuxer, limits) as (container, stream):
         threads = usable_threads(stream, limits.threads, limits.memory_bytes)
         size = plan.frame_size(stream.height, stream.width, len(wanted))
         scaler, memory, sent = VideoReformatter(), None, 0

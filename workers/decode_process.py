@@ -5,6 +5,7 @@ for a process per video.
 """
 
 import atexit
+import logging
 import os
 import socket
 import subprocess
@@ -15,9 +16,12 @@ from pathlib import Path
 
 from workers.decode_wire import END_ALL, PROCESS_DESCRIPTORS, START, STATUS
 
+log = logging.getLogger("visum.decode")
+
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _END_S = 10.0
 _CLOSE_S = 2.0
+_LAST_WORDS_S = 1.0
 _WORDS_BYTES = 1 << 12
 
 
@@ -35,16 +39,25 @@ class DecodeProcess:
 
         A status below 0 is a signal's number, and -9 usually our own.
         """
-        self._leash.settimeout(_END_S)
-        status = b""
         with suppress(OSError):
             self._leash.shutdown(socket.SHUT_WR)  # seen at the other end whoever else may hold this one
         try:
-            status = self._leash.recv(STATUS.size, socket.MSG_WAITALL)
+            return self._status(_END_S)
         except TimeoutError:  # the server hangs: it and what it started go together
             self._server.close()
+            return None
+
+    def _status(self, timeout_s: float) -> int | None:
+        """The exit status, once the process has ended by itself or was ended; None if it went with the server.
+
+        Raises:
+            TimeoutError: the process still runs.
+        """
+        self._leash.settimeout(timeout_s)
+        try:
+            status = self._leash.recv(STATUS.size, socket.MSG_WAITALL)
         except ConnectionError:
-            pass
+            return None
         return STATUS.unpack(status)[0] if len(status) == STATUS.size else None
 
     def give_up(self) -> tuple[int | None, str]:
@@ -54,7 +67,10 @@ class DecodeProcess:
         their memory, and nobody is to learn it by trying.
         """
         self._server.retire()
-        status = self.end()
+        try:
+            status = self._status(_LAST_WORDS_S)
+        except TimeoutError:
+            status = self.end()
         os.set_blocking(self._words, False)
         with suppress(BlockingIOError):
             return status, os.read(self._words, _WORDS_BYTES).decode(errors="replace").strip()
@@ -80,6 +96,8 @@ class DecodeServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._retired: list[subprocess.Popen[bytes]] = []
+        self.deaths = 0
+        """Programs that ended otherwise than they should."""
 
     def start(self, video: int) -> DecodeProcess:
         """A new process that has the descriptor `video`; it waits for its REQUEST.
@@ -136,11 +154,11 @@ class DecodeServer:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-            self._retired.clear()
+            self._collect()
 
     def _running(self) -> socket.socket:
         """The socket of a program that runs."""
-        self._retired = [process for process in self._retired if process.poll() is None]
+        self._collect()
         if self._process is not None and self._process.poll() is not None:
             self._retire()
         if self._control is None:
@@ -149,6 +167,14 @@ class DecodeServer:
                 self._process = self._program(theirs)
             self._control = ours
         return self._control
+
+    def _collect(self) -> None:
+        """Let go of programs that have ended."""
+        for process in [process for process in self._retired if process.poll() is not None]:
+            self._retired.remove(process)
+            if process.returncode:
+                self.deaths += 1
+                log.warning("the program that starts decoding ended with status %d", process.returncode)
 
     def _program(self, control: socket.socket) -> subprocess.Popen[bytes]:
         """In an environment that holds none of our settings, with no file of ours but the socket."""

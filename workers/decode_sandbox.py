@@ -1,44 +1,106 @@
 """What the decoding process gives up before it looks at the first byte of a stranger's video.
 
-Media parsers are attacked through their input, so the process that runs one has no files, no network
-where the kernel lets us drop it, bounded memory and time, and does not outlive its worker.
+Media parsers are attacked through their input, so the process that runs one has no files and no network, may ask
+the kernel for little, is bounded in memory and time, and does not outlive its worker. Each layer stands alone: where
+a kernel or a container lacks one, the others hold, and the worker says at its start what is missing.
 """
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+from workers.decode_landlock import open_nothing
+from workers.decode_libc import call
+from workers.decode_namespaces import become_nobody, drop_capabilities, leave_everything
+from workers.decode_seccomp import filter_calls
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
-_CLONE_NEWUSER = 0x10000000
-_CLONE_NEWNET = 0x40000000
-_OPEN_FILES = 64
+_OPEN_FILES = 16
 
 
-def confine(*, memory_bytes: int, cpu_s: int, parent_pid: int) -> None:
-    """Bound this process for good. Limits that the platform lacks are skipped: the wall clock is the worker's."""
-    _limit(resource.RLIMIT_CPU, cpu_s)
-    _limit(resource.RLIMIT_FSIZE, 0)
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
-    _limit(resource.RLIMIT_AS, memory_bytes)
+class Layer(StrEnum):
+    """What holds a decoding process; each is told apart because each can be lacking on its own."""
+
+    LIMITS = "limits"
+    PRIVILEGES = "privileges"
+    NAMESPACES = "namespaces"
+    LANDLOCK = "landlock"
+    SECCOMP = "seccomp"
+
+
+class Sandbox(StrEnum):
+    """What becomes of a worker whose machine lacks a layer."""
+
+    BEST_EFFORT = "best-effort"
+    REQUIRED = "required"
+
+
+class SandboxIncomplete(Exception):
+    """A layer can't be had, and the settings require all of them."""
+
+
+Missing = dict[str, str]
+"""The layers that could not be had, and what the kernel said."""
+
+
+def confine(*, memory_bytes: int, cpu_s: int, parent_pid: int) -> Missing:
+    """Bound this process for good; says what could not be done. The wall clock is the worker's."""
+    missing: Missing = {}
     if sys.platform == "linux":
-        _confine_on_linux(parent_pid)
+        # In this order: nobody may still make namespaces, their owner may still mount, and the filter ends all that.
+        _try(missing, Layer.PRIVILEGES, become_nobody)
+        _try(missing, Layer.NAMESPACES, leave_everything)
+        _try(missing, Layer.PRIVILEGES, drop_capabilities)
+        _die_with(parent_pid)
+        _try(missing, Layer.LANDLOCK, open_nothing)
+    else:
+        absent = f"{sys.platform} has none"
+        missing |= {layer: absent for layer in Layer if layer is not Layer.LIMITS}
+    for which, soft, hard in _limits(memory_bytes, cpu_s):
+        with _noted(missing, Layer.LIMITS):
+            resource.setrlimit(which, (soft, hard))
+    if sys.platform == "linux":
+        _try(missing, Layer.SECCOMP, filter_calls)
+    return missing
 
 
-def _limit(which: int, value: int) -> None:
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(which, (value, value))
+def _try(missing: Missing, layer: Layer, step: Callable[[], None]) -> None:
+    with _noted(missing, layer):
+        step()
 
 
-def _confine_on_linux(parent_pid: int) -> None:
-    """Die with the server, gain no privileges, and leave the network if user namespaces are allowed here."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+@contextmanager
+def _noted(missing: Missing, layer: Layer) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as refusal:
+        missing.setdefault(layer, str(refusal))
+
+
+def _limits(memory_bytes: int, cpu_s: int) -> Iterator[tuple[int, int, int]]:
+    """(which, soft, hard) of the kernel's limits. One that is stricter already stays as it is."""
+    wanted = (
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_FSIZE, 0, 0),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES, _OPEN_FILES),
+        (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),  # SIGXCPU tells a used up time from a kill
+        (resource.RLIMIT_AS, memory_bytes, memory_bytes),
+    )
+    for which, soft, hard in wanted:
+        most = resource.getrlimit(which)[1]
+        if most != resource.RLIM_INFINITY:
+            soft, hard = min(soft, most), min(hard, most)
+        yield which, soft, hard
+
+
+def _die_with(parent_pid: int) -> None:
+    """End with the server. Set once nothing is given up any more: the kernel forgets it when credentials change."""
+    with contextlib.suppress(OSError):  # the leash holds without it
+        call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:
         os._exit(1)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)

@@ -31,10 +31,8 @@ _OPEN_FILES = 256
 
 def main() -> None:
     """Serve the worker whose process id is the first argument."""
-    for signum in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # meant for the worker, which decides what becomes of its videos
+    # Meant for the worker, which decides what becomes of its videos.
+    for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, most))  # no descriptor is above this
@@ -49,6 +47,7 @@ class _Server:
         self._worker_pid = worker_pid
         self._leashes: dict[int, socket.socket] = {}  # by the process that hangs on it
         self._asked = True
+        self._ending_all = False
         self._selector = selectors.DefaultSelector()
         self._wake, told = socket.socketpair()
         self._wake.setblocking(False)
@@ -92,6 +91,8 @@ class _Server:
             os.close(descriptor)
 
     def _end_all(self) -> None:
+        """Nothing is said up the leashes: a process that was ended with the others has not failed."""
+        self._ending_all = True
         for pid in self._leashes:
             os.kill(pid, signal.SIGKILL)
 
@@ -108,8 +109,9 @@ class _Server:
             leash = self._leashes.pop(pid)
             with suppress(KeyError):  # killed: no longer watched
                 self._selector.unregister(leash)
-            with suppress(OSError):  # the worker may not be there to hear it
-                leash.send(STATUS.pack(os.waitstatus_to_exitcode(status)))
+            if not self._ending_all:
+                with suppress(OSError):  # the worker may not be there to hear it
+                    leash.send(STATUS.pack(os.waitstatus_to_exitcode(status)))
             leash.close()
 
 

@@ -13,6 +13,9 @@ from workers.frame_plan import DecodeLimits
 _LEAST_READABLE = 0.9
 """Below this share of what the container announces, the file is damaged or cut short, and saying so is the answer."""
 
+_ALWAYS_DECODED_BYTES = 4 << 30
+"""So much is decoded in seconds, whatever its proportion: a black clip is no attack."""
+
 
 class Undecodable(Exception):
     """This video can't be turned into frames: a stable code and a sentence for a person."""
@@ -36,20 +39,6 @@ class Timeline:
     fps: float
 
 
-def video_stream(container: InputContainer) -> VideoStream:
-    """The first moving picture; the cover of an audio file is a video stream to FFmpeg, but none to us.
-
-    Raises:
-        Undecodable: there is none, or no decoder for it.
-    """
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise Undecodable("video.undecodable", "The video is coded in a way that is not supported.")
-            return stream
-    raise Undecodable("video.no_video_stream", "The file holds no video stream.")
-
-
 def read_timeline(
     container: InputContainer, stream: VideoStream, limits: DecodeLimits, *, indexed: bool
 ) -> Timeline:
@@ -57,13 +46,16 @@ def read_timeline(
     keyframes, and reading a packet costs a thousandth of decoding it. Without `indexed`, no keyframe is listed.
 
     Raises:
-        Undecodable: the video is too large, too long, cut short or empty.
+        Undecodable: the video is of no size, too large, too long, cut short, empty, or a bomb.
     """
+    if not stream.width * stream.height:
+        raise Undecodable("video.undecodable", "Nowhere in the video does it say how large its picture is.")
     if stream.width * stream.height > limits.max_picture_pixels:
         raise Undecodable("video.undecodable", f"A picture of {stream.width}x{stream.height} is too large.")
-    stamps, keyframes = _stamps(container, stream)
+    stamps, keyframes, compressed_bytes = _stamps(container, stream, limits)
     if not stamps:
         raise Undecodable("video.no_frames", "The video stream holds no frames.")
+    _require_proportion(stream, len(stamps), compressed_bytes, limits)
     base = stream.time_base or Fraction(1, 1_000_000)
     span = (stamps[-1] - stamps[0]) * base
     _require_whole(container, stream, len(stamps), span)
@@ -94,17 +86,36 @@ def require_readable(found: int, wanted: int) -> None:
         )
 
 
-def _stamps(container: InputContainer, stream: VideoStream) -> tuple[list[int], list[int]]:
-    """When each frame is shown, and when the keyframes are."""
+def _stamps(
+    container: InputContainer, stream: VideoStream, limits: DecodeLimits
+) -> tuple[list[int], list[int], int]:
+    """When each frame is shown, when the keyframes are, and the bytes of all packets."""
     stamps: list[int] = []
     keyframes: list[int] = []
+    compressed_bytes = 0
     for packet in packets(container, stream):
         stamp = packet.pts if packet.pts is not None else packet.dts
         if packet.size and stamp is not None and not packet.is_discard:
             stamps.append(stamp)
             if packet.is_keyframe:
                 keyframes.append(stamp)
-    return sorted(stamps), sorted(keyframes)
+            compressed_bytes += packet.size
+            if len(stamps) > limits.max_frames:
+                most = f"at most {limits.max_frames} are accepted"
+                raise Undecodable("video.too_long", f"The video has too many frames; {most}.")
+    return sorted(stamps), sorted(keyframes), compressed_bytes
+
+
+def _require_proportion(
+    stream: VideoStream, frames: int, compressed_bytes: int, limits: DecodeLimits
+) -> None:
+    """Refuse a few bytes that become very much picture. Still slides come to some 30,000 times their size."""
+    decoded_bytes = frames * stream.width * stream.height * 3 // 2  # YUV 4:2:0
+    if decoded_bytes > max(_ALWAYS_DECODED_BYTES, limits.max_expansion * compressed_bytes):
+        times = (
+            f"{decoded_bytes // compressed_bytes} times its size, at most {limits.max_expansion} are accepted"
+        )
+        raise Undecodable("video.undecodable", f"The video would be decoded to {times}.")
 
 
 def _require_whole(container: InputContainer, stream: VideoStream, readable: int, span: Fraction) -> None:

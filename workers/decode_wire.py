@@ -8,6 +8,7 @@ A message is a kind (one byte), a length (four bytes, big endian) and a payload:
     FRAME    f64    process: the next frame is in the memory; the payload is its timestamp in seconds
     DONE     empty  process: every frame is in the memory
     ERROR    JSON   process: {"code", "message"}; nothing follows
+    SANDBOX  JSON   process, to a REQUEST without a demuxer: the layers it lacks and why; nothing follows
 """
 
 import json
@@ -38,6 +39,7 @@ class Kind(Enum):
     FRAME = b"F"
     DONE = b"D"
     ERROR = b"E"
+    SANDBOX = b"S"
 
 
 @dataclass(frozen=True)

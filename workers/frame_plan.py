@@ -57,8 +57,10 @@ class FramePlan:
 class DecodeLimits:
     """What one video may cost before its decoding process is ended.
 
-    `threads` 0: as many as there are CPUs for each video that is being decoded when this one starts. `cpu_s` is
-    for one thread; a process that has more of them may use as much more.
+    A picture's pixels and a video's frames are counted before anything is decoded; `max_expansion` is the most bytes
+    of pictures that a byte of video may become. `threads` 0: as many as there are CPUs for each video that is being
+    decoded when this one starts. `cpu_s` is for one thread; a process that has more of them may use as much more.
+    `require_sandbox`: better no frames than frames of a process that is not confined in every layer.
     """
 
     wall_s: float = 120.0
@@ -66,7 +68,10 @@ class DecodeLimits:
     memory_bytes: int = 2 << 30
     max_duration_s: float = 4 * 3600.0
     max_picture_pixels: int = 8192 * 4320
+    max_frames: int = 1_000_000
+    max_expansion: int = 100_000
     threads: int = 0
+    require_sandbox: bool = False
 
 
 def fit_pixels(height: int, width: int, multiple: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:

@@ -27,7 +27,9 @@ from workers.adapter_desk import AdapterDesk
 from workers.answer import Origin
 from workers.connection import connect
 from workers.consumer import Consumer, Pace
+from workers.decode_probe import sandbox_suffices
 from workers.decode_process import SERVER
+from workers.decode_sandbox import Sandbox
 from workers.engine import Engine, EngineLimits
 from workers.expert_room import room_for_sound
 from workers.frame_plan import DecodeLimits
@@ -61,6 +63,8 @@ def run_worker(settings: WorkerSettings) -> int:
     _introduce(backbone)
     SERVER.warm()
     worker = build_worker(settings, backbone, connect(settings.redis_url), tensor_threads=tensor_threads)
+    if not sandbox_suffices(settings.sandbox, worker.metrics):
+        return 1
     job.bind(worker.consumer.run)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: worker.consumer.stop())
@@ -84,6 +88,7 @@ class Worker:
     engine: Engine
     gauges: Periodic
     forgetting: Periodic
+    metrics: WorkerMetrics
 
 
 def build_worker(
@@ -119,7 +124,7 @@ def build_worker(
     )
     gauges = Periodic("gauges", _GAUGES_S, Gauges(metrics, engine, bank, desk).update)
     forgetting = Periodic("forgetting", settings.recovery_seconds, pipeline.forget_deleted)
-    return Worker(consumer, engine, gauges, forgetting)
+    return Worker(consumer, engine, gauges, forgetting, metrics)
 
 
 def _limits(settings: WorkerSettings, backbone: Backbone) -> EngineLimits:
@@ -166,6 +171,10 @@ def _pipeline(
             cpu_s=int(2 * settings.decode_timeout_s),
             memory_bytes=settings.decode_memory_bytes,
             max_duration_s=settings.max_duration_s,
+            max_picture_pixels=settings.max_picture_pixels,
+            max_frames=settings.max_video_frames,
+            max_expansion=settings.max_expansion,
+            require_sandbox=settings.sandbox is Sandbox.REQUIRED,
         ),
         decode_processes=_decode_processes(settings),
         default_new_tokens=backbone.manifest.max_new_tokens,

@@ -99,6 +99,13 @@ class WorkerMetrics:
         self.video_frames = Counter(
             "visum_video_frames", "Frames decoded and shown to the model.", registry=registry
         )
+        self.sandbox_layer = Gauge(
+            "visum_decode_sandbox_layer",
+            "Layers of the decoding process's sandbox: 1 in force, 0 not to be had on this machine.",
+            ("layer",),
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
         self.generating = Counter(
             "visum_generation_seconds",
             'Time answers spent being generated; visum_tokens{kind="generated"} over it is the speed of one answer.',

@@ -11,6 +11,7 @@ from contract.log_settings import LogFormat, LogLevel
 from contract.queue import LEASE_SECONDS
 from contract.redis_url import RedisUrl
 from contract.store import Retention
+from workers.decode_sandbox import Sandbox
 
 
 class WorkerSettings(BaseSettings):
@@ -75,6 +76,20 @@ class WorkerSettings(BaseSettings):
     decode_timeout_s: float = Field(default=120.0, gt=0, description="Wall clock of one video's decoding.")
     decode_memory_bytes: int = Field(
         default=2 * 2**30, ge=2**28, description="Address space of the process that decodes one video."
+    )
+    max_picture_pixels: int = Field(default=8192 * 4320, ge=1, description="Largest picture that is decoded.")
+    max_video_frames: int = Field(
+        default=1_000_000, ge=1, description="Most frames of a video that is taken."
+    )
+    max_expansion: int = Field(
+        default=100_000,
+        ge=1,
+        description="Most bytes of pictures that a byte of video may become; 4 GiB are always decoded.",
+    )
+    sandbox: Sandbox = Field(
+        default=Sandbox.BEST_EFFORT,
+        description="`required`: do not work where the kernel lacks a layer of the decoding process's sandbox; "
+        "`best-effort`: say so at start.",
     )
     decode_processes: int = Field(default=0, ge=0, description="Videos decoded at once; 0: one per CPU.")
 

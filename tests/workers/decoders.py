@@ -10,7 +10,15 @@ from textwrap import indent
 
 from workers import decode_process
 
-KEPT = ("decode_sandbox.py", "decode_server.py", "decode_wire.py")
+KEPT = (
+    "decode_landlock.py",
+    "decode_libc.py",
+    "decode_namespaces.py",
+    "decode_sandbox.py",
+    "decode_seccomp.py",
+    "decode_server.py",
+    "decode_wire.py",
+)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tests.workers.videos import HEIGHT, WIDTH, blobs, write_video
 from workers import decode_frames
 from workers.decode import decode
 from workers.decode_frames import FrameReader, is_disposable, usable_threads
-from workers.decode_timeline import Timeline, read_timeline, video_stream
+from workers.decode_timeline import Timeline, read_timeline
 from workers.frame_plan import DecodeLimits, FramePlan
 
 RATE = 24
@@ -129,10 +129,10 @@ def test_a_broken_packet_costs_its_own_frames_only(tmp_path: Path) -> None:
 
 def test_threads_are_as_many_as_the_memory_has_room_for(tmp_path: Path) -> None:
     with av.open(str(write_video(tmp_path / "clip.mp4"))) as container:
-        stream = video_stream(container)
+        stream = container.streams.video[0]
         assert [usable_threads(stream, 8, room) for room in (2 << 30, 1 << 30, 512 << 20, 1)] == [8, 7, 3, 1]
     with av.open(str(write_video(tmp_path / "large.mp4", 0.1, size=(3840, 2160)))) as container:
-        assert usable_threads(video_stream(container), 16, 2 << 30) == 9
+        assert usable_threads(container.streams.video[0], 16, 2 << 30) == 9
 
 
 def test_the_frames_of_many_threads_fit_into_a_small_memory(tmp_path: Path) -> None:
@@ -181,9 +181,9 @@ class _opened:
 
     def __enter__(self) -> tuple[FrameReader, Timeline, list[int | None]]:
         with av.open(str(self._path)) as container:
-            timeline = read_timeline(container, video_stream(container), DecodeLimits(), indexed=True)
+            timeline = read_timeline(container, container.streams.video[0], DecodeLimits(), indexed=True)
         self._container = av.open(str(self._path))
-        stream, fed = video_stream(self._container), []
+        stream, fed = self._container.streams.video[0], []
         packets = decode_frames.packets
 
         def counted(*arguments: object) -> Iterator[av.Packet]:
@@ -206,11 +206,11 @@ class _opened:
 def _from_end_to_end(path: Path, plan: FramePlan) -> tuple[list[float], list[np.ndarray]]:
     """(seconds, pixels) of each frame that the plan wants, by a decoder that jumps and passes over nothing."""
     with av.open(str(path)) as container:
-        timeline = read_timeline(container, video_stream(container), DecodeLimits(), indexed=False)
+        timeline = read_timeline(container, container.streams.video[0], DecodeLimits(), indexed=False)
     wanted = [timeline.pts[i] for i in plan.indices(len(timeline.pts), timeline.duration_s)]
     stamps, frames = [], []
     with av.open(str(path)) as container:
-        stream = video_stream(container)
+        stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         shown = (frame for packet in container.demux(stream) for frame in packet.decode())
         for target in wanted:
