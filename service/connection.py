@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from redis import Redis
+from redis import asyncio as aioredis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
@@ -18,4 +20,14 @@ def connect(url: str) -> Redis:
         socket_connect_timeout=CONNECT_S,
         socket_timeout=ANSWER_S,
         retry=Retry(ConstantBackoff(RETRY_PAUSE_S), 1),
+    )
+
+
+def connect_async(url: str) -> aioredis.Redis:
+    """The same, for what is asked on the event loop."""
+    return aioredis.Redis.from_url(
+        url,
+        socket_connect_timeout=CONNECT_S,
+        socket_timeout=ANSWER_S,
+        retry=AsyncRetry(ConstantBackoff(RETRY_PAUSE_S), 1),
     )

@@ -15,9 +15,10 @@ from contract.store import SummaryStore
 from model_store.backbone_ref import adapter_roots
 from service.access import Access
 from service.admission import Admission
-from service.connection import connect
+from service.connection import connect, connect_async
 from service.domains import DomainCatalog
 from service.metrics import GatewayMetrics
+from service.polling import Poller
 from service.quotas import TenantQuotas
 from service.settings import GatewaySettings
 from service.uploads import UploadLimits
@@ -31,6 +32,7 @@ class Gateway:
     redis: Redis
     queue: Queue
     store: SummaryStore
+    poller: Poller
     blobs: BlobStore
     access: Access
     admission: Admission
@@ -57,6 +59,7 @@ def open_gateway(settings: GatewaySettings) -> Gateway:
         redis=redis,
         queue=queue,
         store=store,
+        poller=Poller(connect_async(settings.redis_url), store),
         blobs=blobs,
         access=Access(ApiKeys(redis), required=settings.auth_required),
         admission=Admission(

@@ -163,9 +163,14 @@ async def _store(request: Request, gateway: Gateway, body: UploadBody, summary_i
         ),
     },
 )
-def get_summary(request: Request, summary_id: str, gateway: GatewayParam, caller: CallerParam) -> Response:
+async def get_summary(
+    request: Request, summary_id: str, gateway: GatewayParam, caller: CallerParam
+) -> Response:
     """Status, progress, and at the end the result or the error."""
-    return _show(request, gateway, _get(gateway, caller, summary_id))
+    if not is_id(summary_id):
+        raise SummaryNotFound(summary_id[:64])
+    record, position = await gateway.poller.look(summary_id, tenant=caller.tenant)
+    return _show(request, record, position)
 
 
 @router.get(
@@ -221,7 +226,8 @@ def delete_summary(request: Request, summary_id: str, gateway: GatewayParam, cal
     status = gateway.store.request_cancel(summary_id)
     if status is Status.CANCELED:
         withdraw(gateway.queue, summary_id)
-    answer = _show(request, gateway, _get(gateway, caller, summary_id), conditional=False)
+    record = _get(gateway, caller, summary_id)
+    answer = _show(request, record, gateway.store.position(summary_id), conditional=False)
     answer.status_code = 202 if status is Status.RUNNING else 200
     return answer
 
@@ -233,8 +239,10 @@ def _get(gateway: Gateway, caller: Caller, summary_id: str) -> SummaryRecord:
     return gateway.store.get(summary_id, tenant=caller.tenant)
 
 
-def _show(request: Request, gateway: Gateway, record: SummaryRecord, *, conditional: bool = True) -> Response:
-    position = gateway.store.position(record.id) if record.status is Status.QUEUED else None
+def _show(
+    request: Request, record: SummaryRecord, position: int | None, *, conditional: bool = True
+) -> Response:
+    position = position if record.status is Status.QUEUED else None
     headers = {}
     if not record.status.finished:
         pause = 1 + (position or 0) // WAITING_PER_SECOND
