@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import uuid
 from pathlib import Path
+from typing import BinaryIO
 
 from redis import Redis
 from starlette.applications import Starlette
@@ -52,7 +53,7 @@ async def _store(request: Request, folder: Path, name: str) -> None:
         await run_in_threadpool(_finish, file, block, partial, folder / name)
 
 
-def _finish(file, block: bytes, partial: Path, target: Path) -> None:  # type: ignore[no-untyped-def]
+def _finish(file: BinaryIO, block: bytes, partial: Path, target: Path) -> None:
     file.write(block)
     file.flush()
     os.fsync(file.fileno())

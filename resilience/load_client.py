@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from statistics import quantiles
 from urllib.parse import urlsplit
@@ -72,11 +72,12 @@ def drive(url: str, build: Build, *, requests: int, connections: int) -> Answers
 async def _drive(url: str, build: Build, requests: int, connections: int) -> Answers:
     numbers = iter(range(requests))
     began = time.perf_counter()
-    found = await asyncio.gather(*(_run(url, build, numbers, began) for _ in range(connections)))
+    found = await asyncio.gather(*(run(url, build, numbers, began) for _ in range(connections)))
     return Answers(time.perf_counter() - began, [answer for answers in found for answer in answers])
 
 
-async def _run(url: str, build: Build, numbers: Sequence[int], began: float) -> list[Answer]:
+async def run(url: str, build: Build, numbers: Iterable[int], began: float) -> list[Answer]:
+    """One client: the requests with these numbers, one after another."""
     found = []
     connection: Connection | None = None
     for number in numbers:

@@ -18,6 +18,7 @@ def run_gateway() -> None:
     import uvicorn
 
     from service.settings import GatewaySettings
+    from visum.impatient_http import ImpatientProtocol
     from visum.settings import read_settings
 
     follow_supervisor()
@@ -29,6 +30,7 @@ def run_gateway() -> None:
         factory=True,
         host=settings.host,
         port=settings.port,
+        http=ImpatientProtocol,
         server_header=False,
         access_log=False,  # /metrics counts requests by route and status
         timeout_graceful_shutdown=GATEWAY_DRAIN_S,
