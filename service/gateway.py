@@ -65,7 +65,7 @@ def open_gateway(settings: GatewaySettings) -> Gateway:
         admission=Admission(
             store, blobs, queue, quotas, max_queue=settings.max_queue, min_free_bytes=settings.min_free_bytes
         ),
-        catalog=DomainCatalog(redis, adapter_roots(settings.store)),
+        catalog=DomainCatalog(redis, adapter_roots(settings.store), settings.trusted),
         metrics=GatewayMetrics(store, queue),
     )
 

@@ -14,6 +14,7 @@ from contract.folders import blob_folder, default_data_dir, store_folder
 from contract.quotas import Quota
 from contract.redis_url import RedisUrl
 from contract.store import Retention
+from model_store.signatures import TrustedKeys, TrustedKeysText
 
 GIB = 2**30
 
@@ -56,6 +57,11 @@ class GatewaySettings(BaseSettings):
         default=None, description="Folder of uploaded videos; gateway and workers must share it."
     )
     model_store: Path | None = Field(default=None, description="Folder of adapters that are not shipped.")
+    trusted_keys: TrustedKeysText = Field(
+        default="",
+        description="minisign public keys, apart by spaces; set, an adapter or backbone that none of them signed is "
+        "refused. What is shipped needs none.",
+    )
     max_upload_bytes: int = Field(default=2 * GIB, ge=1, description="Largest video that is taken.")
     max_queue: int = Field(default=100, ge=1, description="Most summaries that may wait; more get 503.")
     min_free_bytes: int = Field(
@@ -103,6 +109,11 @@ class GatewaySettings(BaseSettings):
             unfinished=self.quota_unfinished,
             stored_bytes=self.quota_stored_bytes,
         )
+
+    @property
+    def trusted(self) -> TrustedKeys:
+        """Whose signatures count."""
+        return TrustedKeys.parse(self.trusted_keys)
 
     @property
     def blobs(self) -> Path:
