@@ -71,7 +71,7 @@ class JobError(Part):
 class SummaryRecord(Part):
     """Everything known about one summary.
 
-    The gateway fills id, tenant, created_at, request and request_id (the HTTP request's).
+    The gateway fills id, tenant, created_at, request, and of the HTTP request its id and trace.
     A worker's `start` fills started_at, worker and
     generation (the fencing token: +1 with every start, writes that carry an older one are refused)
     and counts attempts. The end fills finished_at, expires_at and either result or error.
@@ -87,6 +87,7 @@ class SummaryRecord(Part):
     expires_at: AwareDatetime | None = None
     request: SummaryRequest
     request_id: str | None = None
+    traceparent: str | None = None
     progress: Progress = Progress()
     attempts: NonNegativeInt = 0
     generation: NonNegativeInt = 0

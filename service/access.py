@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
+from structlog.contextvars import bind_contextvars
 
 from contract.api_keys import ApiKey, ApiKeys, Scope
 from contract.errors import Code
@@ -94,7 +95,7 @@ async def caller_of(
     """Who asks, for a route: `Security(caller_of, scopes=[…])`. Raises ApiError (401, 403)."""
     access: Access = request.app.state.gateway.access
     caller = await access.caller(None if credentials is None else credentials.credentials)
-    request.scope["tenant"] = caller.tenant
+    bind_contextvars(tenant=caller.tenant)
     for scope in needed.scopes:
         if Scope(scope) not in caller.scopes:
             raise ApiError(

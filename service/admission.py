@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from redis.exceptions import RedisError
 from rq import Queue
 
+from contract import tracing
 from contract.blobs import BlobStore
 from contract.errors import Code, ContractError, OutcomeUnknown, QueueFull, StorageFull
 from contract.queue import enqueue
@@ -88,6 +89,7 @@ class Admission:
             created_at=self._now(),
             request=_request(upload),
             request_id=request_id,
+            traceparent=tracing.traceparent(),
         )
         idempotency = None if key is None else Idempotency(key, fingerprint(upload), tenant)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from contract.problem import Problem
-from service import problems
+from service import docs, problems
 from service.gateway import Gateway, open_gateway
+from service.headers import SecurityHeadersMiddleware
 from service.janitor import Janitor
 from service.metrics import MetricsMiddleware
 from service.request_ids import RequestIdMiddleware
@@ -32,14 +33,27 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     """The gateway, wired for these settings (the environment's by default)."""
     gateway = open_gateway(GatewaySettings() if settings is None else settings)
     app = FastAPI(
-        title="ViSum", version=_version(), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False
+        title="ViSum",
+        version=_version(),
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        openapi_url="/openapi.json" if gateway.settings.docs else None,
+        docs_url=None,  # FastAPI's own pages take their scripts from a CDN
+        redoc_url=None,
+        telemetry={"metrics": False, "logs": False},  # traces, where `contract.tracing` found a collector
     )
     app.state.gateway = gateway
     app.add_middleware(MetricsMiddleware, metrics=gateway.metrics)
     problems.install(app)
+    app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestIdMiddleware)
-    for router in (summaries.router, domains.router, health.router, health.metrics_router):
+    for router in (summaries.router, domains.router, health.router):
         app.include_router(router)
+    if not gateway.settings.metrics_port:
+        app.include_router(health.metrics_router)
+    if gateway.settings.docs:
+        docs.install(app)
     _document_problems(app)
     return app
 
@@ -50,14 +64,31 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     _say_who_may(gateway.settings)
     janitor = Janitor(gateway.store, gateway.blobs)
     sweeping = asyncio.create_task(janitor.run(gateway.settings.sweep_s))
+    stop_metrics = _serve_metrics(gateway)
     try:
         yield
     finally:
+        stop_metrics()
         sweeping.cancel()
         with suppress(asyncio.CancelledError):
             await sweeping
         await gateway.poller.close()
         gateway.redis.close()
+
+
+def _serve_metrics(gateway: Gateway) -> Callable[[], None]:
+    """Open the port of /metrics, if it has one of its own; returns what closes it.
+
+    A second gateway on one machine finds the port taken: it works on, unmeasured, and says so.
+    """
+    host, port = gateway.settings.metrics_host, gateway.settings.metrics_port
+    if not port:
+        return lambda: None
+    try:
+        return gateway.metrics.serve(host, port)
+    except OSError as error:
+        log.warning("no /metrics on %s:%d: %s; see VISUM_METRICS_PORT", host, port, error.strerror)
+        return lambda: None
 
 
 def _say_who_may(settings: GatewaySettings) -> None:

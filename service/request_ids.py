@@ -1,4 +1,4 @@
-"""`X-Request-ID`: one name for a request in answers, logs, the record and the worker's logs."""
+"""`X-Request-ID`: one name for a request in its answer, its record, and the logs of gateway and worker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import secrets
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
 HEADER = "X-Request-ID"
 SCOPE_KEY = "request_id"
@@ -32,4 +33,5 @@ class RequestIdMiddleware:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        await self._app(scope, receive, name_it)
+        with bound_contextvars(request_id=request_id):
+            await self._app(scope, receive, name_it)

@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.folders import blob_folder, default_data_dir, store_folder
+from contract.log_settings import LogFormat, LogLevel
 from contract.quotas import Quota
 from contract.redis_url import RedisUrl
 from contract.store import Retention
@@ -33,6 +34,15 @@ class GatewaySettings(BaseSettings):
         description="Whether requests need an API key (`visum keys create`). `auto`: unless the gateway listens on "
         "this machine alone. Behind a proxy say `required`.",
     )
+    metrics_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Port of the gateway's /metrics alone, open to whoever reaches it; 0: it is on VISUM_PORT, for "
+        "keys with the scope `metrics`.",
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address of VISUM_METRICS_PORT.")
+    docs: bool = Field(default=True, description="Whether /docs and /openapi.json are there.")
     quota_submits_per_minute: int = Field(
         default=600,
         ge=0,
@@ -81,6 +91,10 @@ class GatewaySettings(BaseSettings):
     )
     idempotency_s: int = Field(default=86_400, ge=1, description="How long an Idempotency-Key is remembered.")
     sweep_s: float = Field(default=30.0, gt=0, description="Pause between two sweeps for what has expired.")
+    log_level: LogLevel = Field(default="INFO", description="Least severe log messages that are written.")
+    log_format: LogFormat = Field(
+        default="console", description="`json`: one object a line, for machines. `console`: for people."
+    )
     upload_idle_s: float = Field(
         default=60.0, gt=0, description="An upload that sends nothing for so long is cut."
     )

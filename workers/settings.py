@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.folders import blob_folder, default_data_dir, store_folder
+from contract.log_settings import LogFormat, LogLevel
 from contract.queue import LEASE_SECONDS
 from contract.redis_url import RedisUrl
 from contract.store import Retention
@@ -113,7 +114,10 @@ class WorkerSettings(BaseSettings):
         description="Port of a lone worker's own /metrics; 0: none. Under `visum serve` the gateway's shows all.",
     )
     worker_metrics_host: str = Field(default="127.0.0.1", description="Address of the worker's own /metrics.")
-    log_level: str = Field(default="INFO", description="Least severe log messages that are written.")
+    log_level: LogLevel = Field(default="INFO", description="Least severe log messages that are written.")
+    log_format: LogFormat = Field(
+        default="console", description="`json`: one object a line, for machines. `console`: for people."
+    )
 
     @model_validator(mode="after")
     def _heartbeats_fit_into_a_lease(self) -> "WorkerSettings":

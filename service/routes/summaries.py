@@ -104,8 +104,10 @@ async def create_summary(
     except (ApiError, ContractError, RedisError, OSError) as error:
         told = StorageUnavailable(repr(error)) if isinstance(error, OSError) else error
         answer = respond(request, told, linger=not body.complete)
+        log.info("an upload is refused: %s", answer.problem.code.value)
         gateway.metrics.refused.labels(answer.problem.code.value).inc()
         return answer
+    log.info("a summary is queued", extra={"summary_id": summary_id, "key_id": caller.key_id})
     links = summary_links(request, summary_id)
     accepted = Accepted(id=summary_id, links=links)
     headers = {"Location": links.self, "Retry-After": "1"}
@@ -222,8 +224,10 @@ def delete_summary(request: Request, summary_id: str, gateway: GatewayParam, cal
     if _get(gateway, caller, summary_id).status.finished:
         deleted = gateway.store.delete(summary_id)
         gateway.blobs.delete(deleted.request.blob_key)
+        log.info("a summary is deleted", extra={"summary_id": summary_id, "key_id": caller.key_id})
         return Response(status_code=204)
     status = gateway.store.request_cancel(summary_id)
+    log.info("a summary is canceled", extra={"summary_id": summary_id, "key_id": caller.key_id})
     if status is Status.CANCELED:
         withdraw(gateway.queue, summary_id)
     record = _get(gateway, caller, summary_id)
@@ -243,7 +247,7 @@ def _show(
     request: Request, record: SummaryRecord, position: int | None, *, conditional: bool = True
 ) -> Response:
     position = position if record.status is Status.QUEUED else None
-    headers = {}
+    headers = {"Cache-Control": "no-store"}  # a tenant's own: no cache on the way keeps it
     if not record.status.finished:
         pause = 1 + (position or 0) // WAITING_PER_SECOND
         headers["Retry-After"] = str(min(pause, LONGEST_PAUSE_S))
