@@ -9,7 +9,7 @@ DEV_STAMP  := $(VENV)/.installed-dev
 DEMO_STAMP := $(if $(wildcard $(DEV_STAMP)),$(DEV_STAMP),$(VENV)/.installed-worker)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check format bench soak load demo-backbone demo-experts clean
+.PHONY: help demo serve test check format bench soak fuzz-api load demo-backbone demo-experts clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench: $(DEV_STAMP) ## measure speed beside its goals on this machine, into benc
 
 soak: $(DEV_STAMP) ## half an hour of the whole service at saturation, and whether anything leaks (Linux)
 	@$(BIN)/python -m benchmarks.soak --minutes 30
+
+fuzz-api: $(DEV_STAMP) ## the whole OpenAPI document and a state machine against the running service, keys asked for
+	@$(BIN)/python -m resilience.api
 
 load: $(DEV_STAMP) ## submit and poll beside a bare endpoint, 100,000 records, crowds, memory (Linux)
 	@$(BIN)/python -m resilience.load

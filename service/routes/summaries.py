@@ -54,11 +54,14 @@ CallerParam = Annotated[Caller, Security(caller_of, scopes=[Scope.SUMMARIES])]
     summary="Summarize a video",
     openapi_extra={"requestBody": examples.FORM},
     responses={
-        202: examples.success(
-            "The video is stored and its summary queued.",
-            {"Location": "Path of the summary", "Retry-After": "Seconds until it is worth asking"},
-            queued=examples.ACCEPTED,
-        ),
+        202: {
+            **examples.success(
+                "The video is stored and its summary queued.",
+                {"Location": "Path of the summary", "Retry-After": "Seconds until it is worth asking"},
+                queued=examples.ACCEPTED,
+            ),
+            "links": examples.NEXT_STEPS,
+        },
         **examples.problems(
             Code.REQUEST_MALFORMED,
             *examples.KEY_PROBLEMS,
