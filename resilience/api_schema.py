@@ -22,9 +22,9 @@ CHECKS = (
     "unsupported_method",
     "allow_header_conformance",
     "ignored_auth",
-    "use_after_free",
 )
-"""All but what asks that a form which fits its schema is taken: no schema says which bytes are a video."""
+"""Not asked: that a form which fits its schema is taken (no schema says which bytes are a video), and that a DELETE
+ends a resource (one that cancels does not; `api_machine` knows which does)."""
 PHASES = "examples,coverage,fuzzing,stateful"
 SEED = 20260504
 
