@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from resilience.api_machine import machine_for
@@ -49,11 +49,15 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if figures["ok"] else 1
 
 
-def walk(service: Running, *, walks: int, steps: int) -> str | None:
-    """So many random walks over the model; None, or where and how an answer was not the model's."""
+def walk(service: Running, *, walks: int, steps: int, shrink: bool = True) -> str | None:
+    """So many random walks over the model; None, or where and how an answer was not the model's.
+
+    `shrink` makes the walk that shows it as short as it can be, which takes many more.
+    """
     settled = settings(
         max_examples=walks,
         stateful_step_count=steps,
+        phases=[Phase.generate, *([Phase.shrink] if shrink else [])],
         deadline=None,
         derandomize=True,
         database=None,
