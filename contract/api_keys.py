@@ -32,7 +32,9 @@ class Scope(StrEnum):
 
     SUMMARIES = "summaries"  # submit, follow, list and delete the tenant's own summaries; see the domains
     METRICS = "metrics"  # read /metrics
-    ADMIN = "admin"  # see what is for whoever runs the service: why it is not ready
+    ADMIN = (
+        "admin"  # see what is for whoever runs the service: why it is not ready, which adapters are refused
+    )
 
 
 class ApiKey(Part):

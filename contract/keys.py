@@ -12,6 +12,7 @@ ANY = "*"
 EXPIRIES = "visum:expiries"  # sorted set: id by the second it expires
 ADMISSIONS = "visum:admissions"  # counter that every creation bumps, so that two of them notice each other
 API_KEYS = "visum:api-keys"  # hash: an API key by its id
+STORED_VIDEOS = "visum:stored-videos"  # hash: by summary, the bytes of its video and its tenant
 STORED_BYTES = "visum:stored-bytes"  # hash: by tenant, the bytes of its videos
 
 
@@ -34,12 +35,12 @@ def index_key(status: Status | None, domain: str | None, tenant: str | None = No
     """Sorted set of the ids with this status, domain and tenant; all scores 0, so the order is the ids' own.
 
     Over all tenants (None) there is one set a status, whatever the domain: nobody lists more than that.
-    The default tenant's names are those of the time before tenants.
+    The default tenant's names are those of the time before tenants. A domain that a client asks for may be any
+    text, so it comes last: it can't lead out of its tenant's names.
     """
-    if tenant is None:
-        return f"visum:index:{ANY if status is None else status}"
-    own = f"visum:index:{ANY if status is None else status}:{ANY if domain is None else domain}"
-    return own if tenant == DEFAULT_TENANT else f"{own}:{tenant}"
+    owner = "" if tenant in (None, DEFAULT_TENANT) else f"@{tenant}:"
+    index = f"visum:index:{owner}{ANY if status is None else status}"
+    return index if tenant is None else f"{index}:{ANY if domain is None else domain}"
 
 
 def index_keys(record: SummaryRecord) -> frozenset[str]:

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisAway
 from redis.exceptions import TimeoutError as RedisSilent
 from redis.exceptions import WatchError
 
-from contract import keys, transitions
+from contract import keys, stored_videos, transitions
 from contract.errors import (
     IdempotencyConflict,
     OutcomeUnknown,
@@ -116,7 +116,7 @@ class SummaryStore(SummaryListing):
                     pipe.multi()
                     pipe.incr(keys.ADMISSIONS)
                     self._write(pipe, None, record)
-                    pipe.hincrby(keys.STORED_BYTES, record.tenant, record.request.size_bytes)
+                    stored_videos.note(pipe, record)
                     self._remember(pipe, idempotency, record.id)
                     enqueue(pipe, record.id)
                     sent = True
@@ -155,7 +155,12 @@ class SummaryStore(SummaryListing):
         raw = self._redis.get(keys.record_key(summary_id))
         if raw is None:
             raise self._absent(summary_id, tenant)
-        record = self._decode(summary_id, raw)
+        try:
+            record = self._decode(summary_id, raw)
+        except RecordError:
+            if tenant is not None and self._owner(summary_id) != tenant:
+                raise SummaryNotFound(summary_id) from None
+            raise
         if tenant is not None and record.tenant != tenant:
             raise SummaryNotFound(summary_id)
         if self._expired(record):
@@ -199,7 +204,6 @@ class SummaryStore(SummaryListing):
                         raise SummaryUnfinished(summary_id)
                     pipe.multi()
                     self._bury(pipe, summary_id, keys.index_keys(record), record.tenant)
-                    pipe.hincrby(keys.STORED_BYTES, record.tenant, -record.request.size_bytes)
                     pipe.execute()
                     return record
                 except WatchError:
@@ -346,31 +350,27 @@ class SummaryStore(SummaryListing):
         pipe.set(keys.record_key(after.id), encode(after))
         for index in left - joined:
             pipe.zrem(index, after.id)
-        # All of them where any changed: a record of the time before tenants is not in each of them yet.
-        for index in joined if joined != left else ():
+        for index in joined - left:
             pipe.zadd(index, {after.id: 0})
         if after.expires_at is not None:
             pipe.zadd(keys.EXPIRIES, {after.id: after.expires_at.timestamp()})
 
-    def _bury(
-        self, pipe: Pipeline, summary_id: str, indexes: frozenset[str], tenant: str = DEFAULT_TENANT
-    ) -> None:
+    def _bury(self, pipe: Pipeline, summary_id: str, indexes: frozenset[str], tenant: str) -> None:
         pipe.delete(keys.record_key(summary_id))
         for index in indexes:
             pipe.zrem(index, summary_id)
         pipe.zrem(keys.EXPIRIES, summary_id)
+        stored_videos.forget(pipe, summary_id)
         pipe.set(keys.tombstone_key(summary_id), tenant, ex=self._retention.tombstones)
 
     def _bury_unreadable(self, summary_id: str) -> None:
-        """Its domain and tenant can't be told: their indexes keep the id until a listing comes across it, and
-        the tenant is charged for its bytes on."""
+        """Its domain can't be told: the indexes by domain keep the id until a listing comes across it."""
+        owner = self._owner(summary_id)
         indexes = frozenset(
-            keys.index_key(status, None, tenant)
-            for status in (None, *Status)
-            for tenant in (None, DEFAULT_TENANT)
+            keys.index_key(status, None, tenant) for status in (None, *Status) for tenant in (None, owner)
         )
         with self._redis.pipeline() as pipe:
-            self._bury(pipe, summary_id, indexes)
+            self._bury(pipe, summary_id, indexes, owner)
             pipe.execute()
 
     def _check_room(self, pipe: Pipeline, max_queued: int, idempotency: Idempotency | None) -> str | None:
@@ -395,6 +395,10 @@ class SummaryStore(SummaryListing):
             value = f"{idempotency.fingerprint} {summary_id}"
             key = keys.idempotency_key(idempotency.key, idempotency.tenant)
             pipe.set(key, value, ex=self._retention.idempotency)
+
+    def _owner(self, summary_id: str) -> str:
+        """Whose an unreadable record is."""
+        return stored_videos.tenant_of(self._redis, summary_id) or DEFAULT_TENANT
 
     def _absent(self, summary_id: str, tenant: str | None = None) -> SummaryNotFound | SummaryGone:
         owner = self._redis.get(keys.tombstone_key(summary_id))

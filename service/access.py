@@ -15,6 +15,7 @@ from structlog.contextvars import bind_contextvars
 from contract.api_keys import ApiKey, ApiKeys, Scope
 from contract.errors import Code
 from contract.tenants import DEFAULT_TENANT
+from service.origin import from_elsewhere
 from service.problems import ApiError
 
 REMEMBER_S = 1.0  # how long a key is believed without asking Redis again: a revoked one lives on so long
@@ -42,20 +43,23 @@ ANYBODY = Caller(DEFAULT_TENANT, frozenset(Scope))
 
 
 class Access:
-    """Tells callers by their tokens. `required` False: nobody is asked for one."""
+    """Tells callers by their tokens.
 
-    def __init__(self, keys: ApiKeys, *, required: bool) -> None:
+    `required` False: nobody is asked for one, except, unless `anybody`, who comes from elsewhere than this machine.
+    """
+
+    def __init__(self, keys: ApiKeys, *, required: bool, anybody: bool) -> None:
         self._keys = keys
-        self.required = required
+        self._required, self._anybody = required, anybody
         self._known: dict[str, tuple[float, ApiKey]] = {}  # by token; only what Redis has confirmed gets in
 
-    async def caller(self, token: str | None) -> Caller:
-        """Who has this token.
+    async def caller(self, request: Request, token: str | None) -> Caller:
+        """Who sends this request, with this token.
 
         Raises:
             ApiError: 401, there is no token or it is not good. RedisError: nobody knows.
         """
-        if not self.required:
+        if not self._required and (self._anybody or not from_elsewhere(request)):
             return ANYBODY
         if token is None:
             raise ApiError(
@@ -94,7 +98,7 @@ async def caller_of(
 ) -> Caller:
     """Who asks, for a route: `Security(caller_of, scopes=[…])`. Raises ApiError (401, 403)."""
     access: Access = request.app.state.gateway.access
-    caller = await access.caller(None if credentials is None else credentials.credentials)
+    caller = await access.caller(request, None if credentials is None else credentials.credentials)
     bind_contextvars(tenant=caller.tenant)
     for scope in needed.scopes:
         if Scope(scope) not in caller.scopes:
@@ -111,6 +115,6 @@ async def caller_if_known(request: Request) -> Caller | None:
     access: Access = request.app.state.gateway.access
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     try:
-        return await access.caller(token.strip() if scheme.lower() == "bearer" else None)
+        return await access.caller(request, token.strip() if scheme.lower() == "bearer" else None)
     except (ApiError, RedisError):
         return None

@@ -61,7 +61,7 @@ def open_gateway(settings: GatewaySettings) -> Gateway:
         store=store,
         poller=Poller(connect_async(settings.redis_url), store),
         blobs=blobs,
-        access=Access(ApiKeys(redis), required=settings.auth_required),
+        access=Access(ApiKeys(redis), required=settings.auth_required, anybody=settings.auth == "off"),
         admission=Admission(
             store, blobs, queue, quotas, max_queue=settings.max_queue, min_free_bytes=settings.min_free_bytes
         ),

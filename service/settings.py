@@ -32,7 +32,7 @@ class GatewaySettings(BaseSettings):
     auth: Literal["auto", "required", "off"] = Field(
         default="auto",
         description="Whether requests need an API key (`visum keys create`). `auto`: unless the gateway listens on "
-        "this machine alone. Behind a proxy say `required`.",
+        "this machine alone and is addressed as such. Behind a proxy say `required`.",
     )
     metrics_port: int = Field(
         default=0,

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from contract.api_keys import Scope
 from contract.errors import Code
 from service import examples
-from service.access import caller_of
+from service.access import Caller, caller_of
 from service.domain_views import DomainDetail, DomainList, domain_detail, domain_list
 from service.gateway import Gateway, gateway_of
 from service.problems import ApiError
@@ -27,9 +27,14 @@ router = APIRouter(
     summary="List the domains",
     responses=examples.problems(*examples.KEY_PROBLEMS, Code.SERVICE_QUEUE_UNAVAILABLE),
 )
-def list_domains(request: Request, gateway: Annotated[Gateway, Depends(gateway_of)]) -> Response:
+def list_domains(
+    request: Request,
+    gateway: Annotated[Gateway, Depends(gateway_of)],
+    caller: Annotated[Caller, Security(caller_of)],
+) -> Response:
     """Every value for the field `domain`, with its latest experts. New ones show without a restart."""
-    return json_with_etag(request, domain_list(request, gateway.catalog))
+    view = domain_list(request, gateway.catalog, with_refused=Scope.ADMIN in caller.scopes)
+    return json_with_etag(request, view)
 
 
 @router.get(

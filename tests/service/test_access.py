@@ -131,6 +131,18 @@ class TestScopes:
         caller = CallerWithKey(guarded, "acme", [Scope.SUMMARIES, Scope.METRICS])
         assert [caller.get(path).status_code for path in ("/summaries", "/metrics")] == [200, 200]
 
+    @pytest.mark.parametrize(
+        ("scopes", "told"), [([Scope.SUMMARIES], 0), ([Scope.SUMMARIES, Scope.ADMIN], 1)]
+    )
+    def test_refused_adapters_are_told_to_who_runs_the_service(
+        self, guarded: RunningGateway, scopes: list[Scope], told: int
+    ) -> None:
+        broken = guarded.parts.settings.store / "adapters" / "traffic" / "7"
+        broken.mkdir(parents=True)
+        (broken / "manifest.json").write_text("{}")
+        answer = CallerWithKey(guarded, "acme", scopes).get("/domains")
+        assert len(answer.json()["refused"]) == told
+
 
 class TestHealth:
     def test_it_is_open_and_tells_no_internals(self, guarded: RunningGateway) -> None:
@@ -147,6 +159,34 @@ class TestHealth:
     def test_a_bad_key_is_no_reason_to_say_nothing(self, guarded: RunningGateway) -> None:
         answer = guarded.http.get("/readyz", headers={"Authorization": "Bearer vsm_x"})
         assert (answer.status_code, answer.json()["redis"]) == (503, {"ok": True, "detail": ""})
+
+
+class TestLoopback:
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [
+            ({}, 200),
+            ({"Host": "localhost:8000"}, 200),
+            ({"Host": "[::1]:8000"}, 200),
+            ({"Origin": "http://127.0.0.1:8000"}, 200),
+            ({"Host": "evil.example"}, 401),
+            ({"Host": "127.0.0.1.evil.example"}, 401),
+            ({"Host": "localhost.evil.example:8000"}, 401),
+            ({"Origin": "https://evil.example"}, 401),
+            ({"Origin": "null"}, 401),
+        ],
+    )
+    def test_what_comes_through_this_machine_from_elsewhere_needs_a_key(
+        self, start_gateway: StartGateway, headers: dict[str, str], status: int
+    ) -> None:
+        gateway = start_gateway()
+        assert gateway.http.get("/summaries", headers=headers).status_code == status
+        caller = CallerWithKey(gateway, "acme")
+        assert caller.get("/summaries", headers=headers).status_code == 200
+
+    def test_off_means_off(self, start_gateway: StartGateway) -> None:
+        gateway = start_gateway(auth="off")
+        assert gateway.http.get("/summaries", headers={"Host": "proxy.example"}).status_code == 200
 
 
 class TestSetting:

@@ -10,7 +10,7 @@ from contract import keys
 from service.settings import GatewaySettings
 from tests.service.callers import CallerWithKey
 from tests.service.conftest import StartGateway
-from tests.service.wire import MP4, connection, file_begins, status_of
+from tests.service.wire import MP4, connection, eventually, file_begins, status_of
 
 
 class TestRate:
@@ -104,6 +104,23 @@ class TestStorage:
         acme.delete(path)
         assert gateway.parts.redis.hget(keys.STORED_BYTES, "acme") == b"0"
         assert acme.post().status_code == 202
+
+    def test_one_that_expires_gives_them_back_even_if_it_turned_unreadable(
+        self, start_gateway: StartGateway
+    ) -> None:
+        gateway = start_gateway(auth="required", quota_stored_bytes=len(MP4), retention_s=1)
+        acme = CallerWithKey(gateway, "acme")
+        path = acme.post().headers["Location"]
+        acme.delete(path)
+        gateway.parts.redis.set(keys.record_key(path.rpartition("/")[2]), b"garbage")
+        eventually(lambda: gateway.store.expire_due() != [])
+        assert gateway.store.expire_due() == []
+        assert gateway.parts.redis.hget(keys.STORED_BYTES, "acme") == b"0"
+        assert gateway.parts.redis.hlen(keys.STORED_VIDEOS) == 0
+        assert (acme.get(path).status_code, CallerWithKey(gateway, "rival").get(path).status_code) == (
+            410,
+            404,
+        )
 
     def test_what_announces_itself_as_too_much_is_refused_before_it_is_read(
         self, start_gateway: StartGateway

@@ -66,6 +66,15 @@ def test_that_a_summary_is_gone_is_told_to_its_own_tenant_alone(
     assert (acme.delete(path).status_code, rival.delete(path).status_code) == (410, 404)
 
 
+def test_a_record_that_turned_unreadable_is_still_ones_own(
+    guarded: RunningGateway, acme: CallerWithKey, rival: CallerWithKey
+) -> None:
+    path = acme.post().headers["Location"]
+    guarded.parts.redis.set(keys.record_key(path.rpartition("/")[2]), b"garbage")
+    assert acme.get(path).json()["code"] == "summary.unreadable"
+    assert (rival.get(path).status_code, rival.delete(path).status_code) == (404, 404)
+
+
 def test_a_listing_shows_ones_own(acme: CallerWithKey, rival: CallerWithKey) -> None:
     mine = [acme.post().json()["id"] for _ in range(3)]
     rival.post()
@@ -75,6 +84,21 @@ def test_a_listing_shows_ones_own(acme: CallerWithKey, rival: CallerWithKey) -> 
         shown = rival.get("/summaries", params=select).json()["summaries"]
         assert len(shown) == 1
         assert shown[0]["id"] not in mine
+
+
+@pytest.mark.parametrize(
+    "domain", ["auto:acme", "*:acme", "acme", "@acme:queued:auto", "auto:", ":acme", "*"]
+)
+def test_no_domain_that_is_asked_for_leads_into_another_tenants_index(
+    guarded: RunningGateway, acme: CallerWithKey, domain: str
+) -> None:
+    """A listing's domain is any text, and a part of the index's name."""
+    mine = acme.post().json()["id"]
+    for tenant in ("default", "rival", "tenant"):
+        other = CallerWithKey(guarded, tenant)
+        for select in ({}, {"status": "queued"}):
+            shown = other.get("/summaries", params={"domain": domain, **select}).json()["summaries"]
+            assert mine not in [line["id"] for line in shown]
 
 
 def test_pages_of_one_tenant_do_not_count_the_others(acme: CallerWithKey, rival: CallerWithKey) -> None:
@@ -128,7 +152,7 @@ def test_a_record_of_the_time_before_tenants_is_the_default_tenants(
     for name in ("tenant", "request_id"):
         del record[name]
     redis.set(keys.record_key(summary_id), json.dumps({**record, "schema_version": 1}))
-    redis.delete("visum:index:queued")
+    redis.delete("visum:index:queued", keys.STORED_VIDEOS, keys.STORED_BYTES)
     assert set(redis.keys("visum:index:*")) == {
         f"visum:index:{status}:{domain}".encode() for status in ("*", "queued") for domain in ("*", "auto")
     }
@@ -139,5 +163,6 @@ def test_a_record_of_the_time_before_tenants_is_the_default_tenants(
     assert guarded.store.finish_canceled(summary_id, 1)
     assert unguarded.http.delete(path).status_code == 204
     assert redis.keys("visum:index:*") == []
+    assert redis.hgetall(keys.STORED_BYTES) == {}
     redis.set(keys.tombstone_key(summary_id), b"")
     assert unguarded.http.get(path).status_code == 410
