@@ -12,6 +12,7 @@ from contract.queue import enqueue, open_queue
 from contract.records import SummaryRecord
 from contract.result import SummaryResult
 from contract.store import SummaryStore
+from contract.tenants import DEFAULT_TENANT
 from resilience.load_client import header
 from resilience.load_records import fill
 from resilience.load_verdict import Verdict
@@ -47,7 +48,7 @@ def test_filled_records_are_in_the_indexes_that_a_finished_summary_is_in(redis_u
 def test_as_many_records_are_filled_as_were_asked_for(redis_url: str) -> None:
     with Redis.from_url(redis_url) as redis:
         assert len(set(fill(redis, 1_201))) == 1_201
-        assert redis.zcard(keys.index_key(None, None)) == 1_201
+        assert redis.zcard(keys.index_key(None, None, DEFAULT_TENANT)) == 1_201
 
 
 def test_a_broken_promise_is_in_the_table_and_in_the_line() -> None:
