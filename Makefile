@@ -9,7 +9,7 @@ DEV_STAMP  := $(VENV)/.installed-dev
 DEMO_STAMP := $(if $(wildcard $(DEV_STAMP)),$(DEV_STAMP),$(VENV)/.installed-worker)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check format bench soak chaos fuzz-media demo-backbone demo-experts clean
+.PHONY: help demo serve test check lock format bench soak chaos fuzz-media fuzz-api load demo-backbone demo-experts clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,12 +23,20 @@ serve: $(DEMO_STAMP) ## gateway, queue and worker on this machine until Ctrl-C
 test: $(DEV_STAMP) ## all tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(DEV_STAMP) ## lint, import graph, Dockerfiles, compose file
+check: $(DEV_STAMP) ## lint, import graph, Dockerfiles, compose file, known vulnerabilities
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/hadolint docker/*.Dockerfile
 	@$(BIN)/python docker/check.py
+	@$(BIN)/python docker/audit.py
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --no-annotate --upgrade --custom-compile-command "make lock"
+lock: $(DEV_STAMP) ## pin what goes into the images, by hash, anew
+	@$(LOCK) docker/requirements-build.in --output-file docker/requirements-build.lock
+	@$(LOCK) pyproject.toml --output-file docker/requirements-gateway.lock
+	@$(LOCK) pyproject.toml --extra worker --output-file docker/requirements-worker.lock
 
 format: $(DEV_STAMP) ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .
@@ -45,6 +53,12 @@ chaos: $(DEV_STAMP) ## ten minutes of killed, paused and restarted parts, and wh
 
 fuzz-media: $(DEV_STAMP) ## ten thousand damaged videos and hand-made attacks through the decoder, a few minutes (Linux)
 	@$(BIN)/python -m resilience.media
+
+fuzz-api: $(DEV_STAMP) ## the whole OpenAPI document and a state machine against the running service, keys asked for
+	@$(BIN)/python -m resilience.api
+
+load: $(DEV_STAMP) ## submit and poll beside a bare endpoint, 100,000 records, crowds, memory (Linux)
+	@$(BIN)/python -m resilience.load
 
 demo-backbone: $(DEV_STAMP) ## train the demo backbone again, from nothing
 	@$(BIN)/python -m training.backbone --out runs/demo-backbone --clips 58205

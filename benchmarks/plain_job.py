@@ -52,7 +52,7 @@ def loaded() -> tuple[Any, Any, Any]:
     told = json.loads(os.environ[MODEL])
     folder, adapters = told["backbone"], dict(told["adapters"])
     model = VideoLlama3ForConditionalGeneration.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True
+        folder, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, local_files_only=True
     )
     first = next(iter(adapters))
     wrapped = PeftModel.from_pretrained(model, adapters.pop(first), adapter_name=first)

@@ -1,7 +1,8 @@
 """Checks the compose files without a Docker engine, and Prometheus' configuration where promtool is.
 
-The specification's own rules come from `compose_spec`; what it leaves open is checked here: that all
-volumes, networks, dependencies and mounted files that a service names are there.
+The specification's own rules come from `compose_spec`; what it leaves open is checked here: that all volumes,
+networks, dependencies and mounted files that a service names are there, and what must not get lost (`hardening.py`):
+no root, nothing writable but what is meant to be, and every package pinned by hash.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hardening
 import yaml
 from compose_spec import PyCompose
 
@@ -43,6 +45,11 @@ def _problems() -> Iterator[str]:
             yield f"{path.name}: there is no service {name} to lay this over"
     for name, service in base["services"].items():
         yield from (f"{COMPOSE.name}: {name}: {problem}" for problem in _dangling(service, base))
+        yield from (f"{COMPOSE.name}: {name}: {problem}" for problem in hardening.of_service(service, ROOT))
+    for path in OVERLAYS:
+        for name, service in _read(path)["services"].items():
+            yield from (f"{path.name}: {name}: {problem}" for problem in hardening.of_overlay(service))
+    yield from hardening.of_images(ROOT)
     if (promtool := shutil.which("promtool")) is not None:
         checked = subprocess.run(
             [promtool, "check", "config", PROMETHEUS], capture_output=True, text=True, check=False

@@ -1,7 +1,11 @@
 # The HTTP gateway: a small image, and the build fails if torch ever finds its way in.
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /src
-RUN python -m venv /opt/visum
+RUN python -m venv /opt/build && python -m venv /opt/visum
+# Everything from the index is pinned by hash (`make lock`); our own wheel is built without the index.
+COPY docker/requirements-build.lock docker/requirements-gateway.lock ./
+RUN /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock \
+ && /opt/visum/bin/pip install --no-cache-dir --require-hashes -r requirements-gateway.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY contract contract
 COPY model_store model_store
@@ -10,7 +14,8 @@ COPY training training
 COPY workers workers
 COPY service service
 COPY visum visum
-RUN /opt/visum/bin/pip install --no-cache-dir . \
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && /opt/visum/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl \
  && /opt/visum/bin/python -c "import importlib.util as find, service.app; assert find.find_spec('torch') is None"
 
 FROM python:3.12-slim-bookworm

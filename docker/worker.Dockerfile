@@ -2,7 +2,11 @@
 # base needs none: the NVIDIA container runtime adds the driver, and without a GPU the same image runs on the CPU.
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /src
-RUN python -m venv /opt/visum
+RUN python -m venv /opt/build && python -m venv /opt/visum
+# Everything from the index is pinned by hash (`make lock`); our own wheel is built without the index.
+COPY docker/requirements-build.lock docker/requirements-worker.lock ./
+RUN /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock \
+ && /opt/visum/bin/pip install --no-cache-dir --require-hashes -r requirements-worker.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY contract contract
 COPY model_store model_store
@@ -11,7 +15,8 @@ COPY training training
 COPY workers workers
 COPY service service
 COPY visum visum
-RUN /opt/visum/bin/pip install --no-cache-dir ".[worker]"
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && /opt/visum/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
 
 FROM python:3.12-slim-bookworm
 RUN groupadd --gid 10001 visum \

@@ -16,10 +16,12 @@ from transformers import VideoLlama3ForConditionalGeneration, VideoLlama3Process
 
 from model_store.adapter_check import Tensors
 from model_store.adapters import read_prototype
+from model_store.backbone_files import check_files
 from model_store.backbone_ref import find_backbone
 from model_store.checkpoint import checkpoint_fingerprint, tensor_label
 from model_store.errors import BackboneRefused, DamagedFile
 from model_store.manifest import BACKBONE_FILE, ROUTER_FILE, BackboneManifest, read_manifest
+from model_store.signatures import NOBODY, TrustedKeys
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 DTYPE_NAMES = {
@@ -73,6 +75,7 @@ def load_backbone(
     store: Path | None = None,
     device: str = "auto",
     dtype: torch.dtype | None = None,
+    trusted: TrustedKeys = NOBODY,
 ) -> Backbone:
     """Load a backbone and freeze it.
 
@@ -81,16 +84,17 @@ def load_backbone(
         store: the folder that holds `backbones/<name>/`.
         device: `auto` takes the GPU where there is one.
         dtype: of the weights in memory; None is bf16 on a GPU and fp32 on the CPU.
+        trusted: with keys, a backbone that is not shipped must be signed by one of them.
 
     Raises:
         BackboneNotFound: nothing answers to the reference.
-        BackboneRefused: the folder is no sound native `video_llama_3` checkpoint.
+        BackboneRefused: the folder is no sound native `video_llama_3` checkpoint, or not signed as it must be.
     """
     target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     dtype = dtype or (torch.bfloat16 if target.type == "cuda" else torch.float32)
     name, folder = find_backbone(str(ref), store=store)
     try:
-        manifest = read_backbone_manifest(folder, name)
+        manifest = read_backbone_manifest(folder, name, trusted)
         fingerprint = checkpoint_fingerprint(folder)
         prototype = read_prototype(folder / ROUTER_FILE, follow_links=True)
     except DamagedFile as error:
@@ -102,18 +106,21 @@ def load_backbone(
     return Backbone(manifest.name, folder, model, processor, manifest, fingerprint, prototype)
 
 
-def read_backbone_manifest(folder: Path, name: str) -> BackboneManifest:
+def read_backbone_manifest(folder: Path, name: str, trusted: TrustedKeys = NOBODY) -> BackboneManifest:
     """`visum.json` of a folder, or the defaults of a stock checkpoint under the given name.
 
     Raises:
-        DamagedFile: the file is there but malformed.
+        DamagedFile: the file is there but malformed; or it must be signed, and is not there, not signed, or not
+            true of every file of the folder.
     """
     path = folder / BACKBONE_FILE
-    return (
-        read_manifest(path, BackboneManifest, follow_links=True)
-        if path.exists()
-        else BackboneManifest(name=name)
-    )
+    if trusted.ask_for(path):
+        manifest = read_manifest(path, BackboneManifest, follow_links=True, trusted=trusted)
+        check_files(folder, manifest)
+        return manifest
+    if not path.exists():
+        return BackboneManifest(name=name)
+    return read_manifest(path, BackboneManifest, follow_links=True)
 
 
 def weights_sha256(model: nn.Module) -> str:

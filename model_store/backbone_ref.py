@@ -10,9 +10,8 @@ from pydantic_core import from_json
 
 from model_store.checkpoint import weight_files
 from model_store.errors import BackboneNotFound, BackboneRefused, DamagedFile
-from model_store.files import read_bytes
+from model_store.files import SHIPPED_ROOT, read_bytes
 
-SHIPPED_ROOT = Path(__file__).parent / "shipped"
 BACKBONES = "backbones"
 ADAPTERS = "adapters"
 DEFAULT_BACKBONE = "visum-demo"

@@ -6,6 +6,7 @@ ModelStoreError
 │   ├── AdapterNotFound    no such domain or version
 │   └── AdapterRefused     it exists, but must not be used; carries .reason
 ├── PublishRefused         the staged folder is not a complete, sound adapter
+├── SigningRefused         there is no key to sign with, or nothing to sign
 ├── BackboneError          carries .ref
 │   ├── BackboneNotFound   no name, folder or hub id answers to the reference
 │   └── BackboneRefused    it exists, but must not be used; carries .reason
@@ -62,6 +63,10 @@ class AdapterRefused(AdapterError):
 
 class PublishRefused(ModelStoreError):
     """What was staged is not a complete, sound adapter; nothing became visible."""
+
+
+class SigningRefused(ModelStoreError):
+    """The secret key cannot be used, or what was to be signed is not there."""
 
 
 class BackboneError(ModelStoreError):

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from model_store.errors import DamagedFile
 
 CHUNK_BYTES = 2**20
+SHIPPED_ROOT = Path(__file__).parent / "shipped"
 
 
 @contextmanager
@@ -50,10 +51,10 @@ def read_bytes(path: Path, *, limit: int, follow_links: bool = False) -> bytes:
     return raw
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Path, *, follow_links: bool = False) -> str:
     """sha256 of a regular file's bytes, in hex, read in chunks."""
     digest = hashlib.sha256()
-    with open_regular(path) as stream:
+    with open_regular(path, follow_links=follow_links) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

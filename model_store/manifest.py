@@ -24,6 +24,7 @@ from pydantic_core import from_json
 
 from model_store.errors import DamagedFile
 from model_store.files import read_bytes
+from model_store.signatures import NOBODY, TrustedKeys
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -154,6 +155,10 @@ class BackboneManifest(_Manifest):
     max_new_tokens: int = Field(default=256, ge=1, description="the cap where a request names none")
     notice: str = Field(default="", description="what the model says of itself wherever it shows itself")
     fingerprint: Sha256 | None = Field(default=None, description="checked at load where it is given")
+    files: dict[str, Sha256] | None = Field(
+        default=None,
+        description="of every file but the weights, which the fingerprint covers; a signature asks for it",
+    )
     training: JsonObject = Field(default_factory=dict)
     quality: JsonObject = Field(default_factory=dict)
 
@@ -167,13 +172,22 @@ class BackboneManifest(_Manifest):
 ManifestT = TypeVar("ManifestT", bound=_Manifest)
 
 
-def read_manifest(path: Path, kind: type[ManifestT], *, follow_links: bool = False) -> ManifestT:
-    """Read and validate one manifest.
+def read_manifest(
+    path: Path, kind: type[ManifestT], *, follow_links: bool = False, trusted: TrustedKeys = NOBODY
+) -> ManifestT:
+    """Read and validate one manifest; the bytes whose signature is checked are the bytes that are parsed.
 
     Raises:
-        DamagedFile: it is missing, a link, too large, not JSON, holds NaN, or breaks the schema.
+        DamagedFile: it is missing, a link, too large, not JSON, holds NaN, breaks the schema, or lacks a signature
+            that is trusted.
     """
     raw = read_bytes(path, limit=MAX_MANIFEST_BYTES, follow_links=follow_links)
+    trusted.check(path, raw, follow_links=follow_links)
+    return parse_manifest(path, raw, kind)
+
+
+def parse_manifest(path: Path, raw: bytes, kind: type[ManifestT]) -> ManifestT:
+    """The manifest that these bytes of `path` are. Raises DamagedFile."""
     try:
         return kind.model_validate(from_json(raw, allow_inf_nan=False))
     except ValidationError as error:

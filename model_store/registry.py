@@ -17,9 +17,12 @@ from pathlib import Path
 from model_store.errors import AdapterNotFound, AdapterRefused, DamagedFile
 from model_store.files import file_sha256
 from model_store.manifest import DOMAIN_PATTERN, MANIFEST_FILE, AdapterManifest, read_manifest
+from model_store.signatures import NOBODY, TrustedKeys, signature_path
 
 VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}\Z")
 DOMAIN_NAME = re.compile(DOMAIN_PATTERN.removesuffix("$") + r"\Z")
+
+SIGNATURE_FILE = signature_path(Path(MANIFEST_FILE)).name
 
 Key = tuple[str, int]
 Stamp = tuple[int, int, int, int]
@@ -59,11 +62,19 @@ class AdapterRegistry:
     """Every adapter of several roots, by domain and version. Safe to share between threads.
 
     Where two roots hold the same version of a domain, the earlier root wins and the later one is refused.
-    With `backbone_fingerprint`, adapters of any other backbone are refused as well.
+    With `backbone_fingerprint`, adapters of any other backbone are refused as well; with `trusted` keys, those that
+    are not signed by one of them.
     """
 
-    def __init__(self, roots: Sequence[Path], *, backbone_fingerprint: str | None = None) -> None:
+    def __init__(
+        self,
+        roots: Sequence[Path],
+        *,
+        backbone_fingerprint: str | None = None,
+        trusted: TrustedKeys = NOBODY,
+    ) -> None:
         self.roots = tuple(Path(root) for root in roots)
+        self.trusted = trusted
         self._fingerprint = backbone_fingerprint
         self._lock = threading.Lock()
         self._seen: dict[Path, _Seen] = {}
@@ -172,7 +183,7 @@ class AdapterRegistry:
             return before
         domain, version = folder.parent.name, int(folder.name)
         try:
-            entry = read_entry(folder)
+            entry = read_entry(folder, self.trusted)
             self._check_backbone(entry)
         except AdapterRefused as refusal:
             return _Seen(stamp, None, refusal)
@@ -195,17 +206,17 @@ def foreign_backbone(manifest: AdapterManifest, fingerprint: str) -> str:
     )
 
 
-def read_entry(folder: Path) -> AdapterEntry:
+def read_entry(folder: Path, trusted: TrustedKeys = NOBODY) -> AdapterEntry:
     """Read the manifest of one version folder and check it against the folder, without hashing.
 
     Raises:
-        DamagedFile: the manifest or a listed file is missing, a link or malformed.
+        DamagedFile: the manifest or a listed file is missing, a link or malformed, or its signature is not trusted.
         AdapterRefused: the manifest speaks of another domain or version than its folder.
     """
     domain, version = folder.parent.name, int(folder.name)
     if folder.is_symlink() or folder.parent.is_symlink():
         raise AdapterRefused(domain, version, "its folder is a symbolic link")
-    manifest = read_manifest(folder / MANIFEST_FILE, AdapterManifest)
+    manifest = read_manifest(folder / MANIFEST_FILE, AdapterManifest, trusted=trusted)
     if (manifest.domain, manifest.version) != (domain, version):
         raise AdapterRefused(domain, version, f"its manifest says {manifest.domain}/{manifest.version}")
     check_listing(folder, manifest)
@@ -230,7 +241,7 @@ def check_listing(folder: Path, manifest: AdapterManifest) -> None:
         if not present[name]:
             raise DamagedFile(folder / name, "is not a regular file (links are refused)")
     for name in sorted(present):
-        if name not in listed and not name.startswith("."):
+        if name not in {*listed, SIGNATURE_FILE} and not name.startswith("."):
             raise DamagedFile(folder / name, "is not listed in the manifest")
 
 

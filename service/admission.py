@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -53,6 +54,7 @@ class Admission:
         self._store, self._blobs, self._queue, self._quotas = store, blobs, queue, quotas
         self._max_queue, self._min_free_bytes = max_queue, min_free_bytes
         self._now = clock
+        self._creating = threading.Lock()
 
     def check_room(self, announced_bytes: int, outstanding_bytes: int, key: str | None, tenant: str) -> None:
         """Refuse before the upload is read what would be refused after it. `outstanding_bytes` are those that are still
@@ -98,13 +100,16 @@ class Admission:
         )
         idempotency = None if key is None else Idempotency(key, fingerprint(upload), tenant)
         try:
-            answer = self._store.create(
-                record,
-                enqueue=lambda pipe, job_id: enqueue(self._queue, job_id, pipeline=pipe),
-                max_queued=self._max_queue,
-                idempotency=idempotency,
-                quota=self._quotas.of(tenant),
-            )
+            with (
+                self._creating
+            ):  # creations watch one key: side by side they would only make each other repeat
+                answer = self._store.create(
+                    record,
+                    enqueue=lambda pipe, job_id: enqueue(self._queue, job_id, pipeline=pipe),
+                    max_queued=self._max_queue,
+                    idempotency=idempotency,
+                    quota=self._quotas.of(tenant),
+                )
         except OutcomeUnknown:
             raise  # the job may be queued, and then it needs its video; if not, the sweep removes it
         except QueueFull as full:

@@ -80,6 +80,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         sweeping.cancel()
         with suppress(asyncio.CancelledError):
             await sweeping
+        await gateway.poller.close()
         gateway.redis.close()
         gateway.probe.close()
 
@@ -122,9 +123,20 @@ def _document_problems(app: FastAPI) -> None:
             schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas["Problem"] = schema
+        _drop_generic_422(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _drop_generic_422(document: dict[str, Any]) -> None:
+    """FastAPI documents an answer of its own for whatever has a parameter. Ours are problems, where there are any."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _version() -> str:

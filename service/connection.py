@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from redis import Redis
+from redis import asyncio as aioredis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
@@ -29,4 +31,15 @@ def connect_once(url: str) -> Redis:
     """Connections that ask once: whether Redis answers now is the question."""
     return Redis.from_url(
         url, socket_connect_timeout=CONNECT_S, socket_timeout=PROBE_S, retry=Retry(NoBackoff(), 0)
+    )
+
+
+def connect_async(url: str) -> aioredis.Redis:
+    """The same, for what is asked on the event loop."""
+    return aioredis.Redis.from_url(
+        url,
+        socket_connect_timeout=CONNECT_S,
+        socket_timeout=ANSWER_S,
+        retry=AsyncRetry(ConstantBackoff(RETRY_PAUSE_S), 1),
+        retry_on_error=[ReadOnlyError],
     )

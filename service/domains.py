@@ -13,18 +13,20 @@ from contract.serving import ServedBackbone, served_backbone
 from model_store.errors import AdapterError
 from model_store.manifest import GENERAL_DOMAIN
 from model_store.registry import AdapterEntry, AdapterRegistry
+from model_store.signatures import NOBODY, TrustedKeys
 from service.problems import InvalidField
 
 
 class DomainCatalog:
     """The registry of adapters, seen with the backbone in service: others' adapters are set aside."""
 
-    def __init__(self, redis: Redis, roots: Sequence[Path]) -> None:
+    def __init__(self, redis: Redis, roots: Sequence[Path], trusted: TrustedKeys = NOBODY) -> None:
         self._redis = redis
         self._roots = tuple(roots)
+        self._trusted = trusted
         self._lock = threading.Lock()
         self._fingerprint: str | None = None
-        self._registry = AdapterRegistry(self._roots)
+        self._registry = AdapterRegistry(self._roots, trusted=trusted)
 
     def backbone(self) -> ServedBackbone | None:
         """The backbone in service; None before a worker has said. Raises RedisError."""
@@ -36,7 +38,9 @@ class DomainCatalog:
         fingerprint = None if backbone is None else backbone.fingerprint
         with self._lock:
             if fingerprint != self._fingerprint:
-                self._registry = AdapterRegistry(self._roots, backbone_fingerprint=fingerprint)
+                self._registry = AdapterRegistry(
+                    self._roots, backbone_fingerprint=fingerprint, trusted=self._trusted
+                )
                 self._fingerprint = fingerprint
             return self._registry
 

@@ -65,6 +65,15 @@ REQUEST = {
     "adapter_version": None,
 }
 
+NEXT_STEPS = {
+    f"{name} it": {"operationId": operation, "parameters": {"summary_id": "$response.body#/id"}}
+    for name, operation in (
+        ("follow", "get_summary_summaries__summary_id__get"),
+        ("cancel or delete", "delete_summary_summaries__summary_id__delete"),
+    )
+}
+"""OpenAPI links: what may be done with the id in an answer."""
+
 RESULT = {
     "id": SUMMARY_ID,
     "status": "succeeded",

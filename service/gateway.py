@@ -16,9 +16,10 @@ from contract.store import SummaryStore
 from model_store.backbone_ref import adapter_roots
 from service.access import Access
 from service.admission import Admission
-from service.connection import connect, connect_once
+from service.connection import connect, connect_async, connect_once
 from service.domains import DomainCatalog
 from service.metrics import GatewayMetrics
+from service.polling import Poller
 from service.quotas import TenantQuotas
 from service.settings import GatewaySettings
 from service.upload_room import UploadRoom
@@ -33,6 +34,7 @@ class Gateway:
     redis: Redis
     queue: Queue
     store: SummaryStore
+    poller: Poller
     blobs: BlobStore
     access: Access
     admission: Admission
@@ -62,12 +64,13 @@ def open_gateway(settings: GatewaySettings) -> Gateway:
         redis=redis,
         queue=queue,
         store=store,
+        poller=Poller(connect_async(settings.redis_url), store),
         blobs=blobs,
         access=Access(ApiKeys(redis), required=settings.auth_required, anybody=settings.auth == "off"),
         admission=Admission(
             store, blobs, queue, quotas, max_queue=settings.max_queue, min_free_bytes=settings.min_free_bytes
         ),
-        catalog=DomainCatalog(redis, adapter_roots(settings.store)),
+        catalog=DomainCatalog(redis, adapter_roots(settings.store), settings.trusted),
         metrics=GatewayMetrics(store, queue),
         upload_room=UploadRoom(settings.max_uploads),
         probe=connect_once(settings.redis_url),

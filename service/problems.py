@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.errors import (
@@ -219,7 +220,21 @@ async def _on_http(request: Request, error: Exception) -> Response:
     response = respond(request, told)
     if error.headers is not None:
         response.headers.update(error.headers)
+    if told.code is Code.REQUEST_METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(_allowed(request))
     return response
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method of the path. Starlette names those of one route alone, and here each method is a route."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    templates = request.app.openapi()["paths"].items()
+    return sorted(
+        method.upper()
+        for template, operations in templates
+        if compile_path(template)[0].match(path)
+        for method in operations
+    )
 
 
 async def _on_validation(request: Request, error: Exception) -> Response:

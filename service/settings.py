@@ -15,6 +15,7 @@ from contract.log_settings import LogFormat, LogLevel
 from contract.quotas import Quota
 from contract.redis_url import RedisUrl
 from contract.store import Retention
+from model_store.signatures import TrustedKeys, TrustedKeysText
 
 GIB = 2**30
 
@@ -66,6 +67,11 @@ class GatewaySettings(BaseSettings):
         default=None, description="Folder of uploaded videos; gateway and workers must share it."
     )
     model_store: Path | None = Field(default=None, description="Folder of adapters that are not shipped.")
+    trusted_keys: TrustedKeysText = Field(
+        default="",
+        description="minisign public keys, apart by spaces; set, an adapter or backbone that none of them signed is "
+        "refused. What is shipped needs none.",
+    )
     max_upload_bytes: int = Field(default=2 * GIB, ge=1, description="Largest video that is taken.")
     max_uploads: int = Field(
         default=256, ge=1, description="Most uploads that one gateway reads at once; more get 503."
@@ -138,6 +144,11 @@ class GatewaySettings(BaseSettings):
             unfinished=self.quota_unfinished,
             stored_bytes=self.quota_stored_bytes,
         )
+
+    @property
+    def trusted(self) -> TrustedKeys:
+        """Whose signatures count."""
+        return TrustedKeys.parse(self.trusted_keys)
 
     @property
     def blobs(self) -> Path:

@@ -44,7 +44,8 @@ class VideoSink:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await run_in_threadpool(self._stack.close)  # removing a large file takes its time
+        if self._writer is not None:
+            await run_in_threadpool(self._stack.close)  # removing a large file takes its time
 
     async def take(self, data: bytes) -> None:
         """Some more bytes.
@@ -69,13 +70,11 @@ class VideoSink:
         """The file is complete. Raises ApiError (415) where a short one is no video."""
         if self._container is None:
             self._sniff()
-        await self._flush()
 
     async def commit(self) -> StoredVideo:
-        """Make it durable; only from here on is there a video."""
-        assert self._writer is not None
+        """Make it durable; only from here on is there a video. Raises StorageFull."""
         assert self._container is not None
-        await run_in_threadpool(self._writer.commit)
+        await run_in_threadpool(self._commit)
         return StoredVideo(self._key, self._hash.hexdigest(), self.size_bytes, self._container)
 
     def _sniff(self) -> None:
@@ -94,7 +93,13 @@ class VideoSink:
         block, self._buffer = self._buffer, bytearray()
         await run_in_threadpool(self._write, block)
 
-    def _write(self, block: bytearray) -> None:
+    def _commit(self) -> None:
+        """The last block, the commit and the close: a thread's turn costs a small upload more than its bytes do."""
+        self._write(self._buffer).commit()
+        self._stack.close()
+        self._writer = None
+
+    def _write(self, block: bytearray) -> BlobWriter:
         if self._writer is None:
             self._writer = self._stack.enter_context(self._blobs.create(self._key))
         free = self._blobs.free_bytes()
@@ -102,3 +107,4 @@ class VideoSink:
             raise StorageFull("the disk of the videos is at its floor")
         self._writer.write(block)
         self._hash.update(block)
+        return self._writer

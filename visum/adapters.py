@@ -12,6 +12,7 @@ from model_store.backbone_ref import adapter_roots
 from model_store.errors import AdapterRefused
 from model_store.registry import AdapterEntry, AdapterRegistry
 from visum.settings import ServeSettings, read_settings
+from visum.signing_key import Key, secret_key
 from visum.terminal import answer_console, print_json, status_console
 
 app = typer.Typer(help="The store of trained experts.", no_args_is_help=True)
@@ -100,11 +101,28 @@ def publish(
     def check(entry: AdapterEntry) -> None:
         load_adapter(entry, backbone_fingerprint=entry.manifest.backbone.fingerprint)
 
-    entry = put(AdapterRegistry(roots), roots[-1], folder, check=check)
+    entry = put(AdapterRegistry(roots, trusted=settings.trusted), roots[-1], folder, check=check)
     if as_json:
         print_json(_row(entry))
     else:
         typer.echo(f"published {entry.domain} version {entry.version} in {entry.path}")
+
+
+@app.command()
+def sign(
+    folder: Annotated[Path, typer.Argument(help="A staged adapter, or a published one.")],
+    key: Key,
+    version: Annotated[int | None, typer.Option(min=1, help="The next free one if not given.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Sign an adapter with a minisign secret key; `publish` then takes it as it is."""
+    from model_store.signing import sign_adapter
+
+    manifest = sign_adapter(folder, secret_key(key), _registry(), version=version)
+    if as_json:
+        print_json({"domain": manifest.domain, "version": manifest.version, "path": str(folder)})
+    else:
+        typer.echo(f"signed {folder} as {manifest.domain} version {manifest.version}")
 
 
 @app.command()
@@ -113,7 +131,7 @@ def verify(
     version: Annotated[int | None, typer.Argument(help="The newest if not given.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Hash every file against its manifest; exit code 1 if anything is refused."""
+    """Hash every file against its manifest, which VISUM_TRUSTED_KEYS must have signed; exit code 1 on a refusal."""
     registry = _registry()
     entries = registry.entries() if domain is None else [registry.get(domain, version)]
     refused = list(registry.refused) if domain is None else []
@@ -137,7 +155,8 @@ def verify(
 
 
 def _registry() -> AdapterRegistry:
-    return AdapterRegistry(adapter_roots(read_settings(ServeSettings).store))
+    settings = read_settings(ServeSettings)
+    return AdapterRegistry(adapter_roots(settings.store), trusted=settings.trusted)
 
 
 def _row(entry: AdapterEntry) -> dict[str, Any]:

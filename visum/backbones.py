@@ -11,12 +11,14 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from model_store.backbone_files import check_files
 from model_store.backbone_ref import BACKBONES, DEFAULT_BACKBONE, SHIPPED_ROOT, backbone_names, find_backbone
 from model_store.checkpoint import checkpoint_fingerprint
 from model_store.errors import BackboneRefused, DamagedFile
 from model_store.manifest import BACKBONE_FILE, BackboneManifest, read_manifest
 from visum.errors import CliError
 from visum.settings import ServeSettings, read_settings
+from visum.signing_key import Key, secret_key
 from visum.terminal import answer_console, print_json, status_console
 
 app = typer.Typer(help="The store of frozen models.", no_args_is_help=True)
@@ -64,20 +66,43 @@ def import_backbone(
 
 
 @app.command()
+def sign(
+    folder: Annotated[Path, typer.Argument(help="A native checkpoint folder; its visum.json is written.")],
+    key: Key,
+    as_json: Json = False,
+) -> None:
+    """Sign a backbone with a minisign secret key: the fingerprint of its weights and the hash of every other file."""
+    from model_store.signing import sign_backbone
+
+    manifest = sign_backbone(folder, folder.resolve().name, secret_key(key))
+    if as_json:
+        print_json({"name": manifest.name, "fingerprint": manifest.fingerprint, "path": str(folder)})
+    else:
+        typer.echo(
+            f"signed {folder}: fingerprint {manifest.fingerprint} and {len(manifest.files or {})} files"
+        )
+
+
+@app.command()
 def verify(
     ref: Annotated[
         str, typer.Argument(help="A name in the store, a folder, or a hub id.")
     ] = DEFAULT_BACKBONE,
     as_json: Json = False,
 ) -> None:
-    """Hash every tensor and compare with the fingerprint that the backbone gives of itself."""
-    name, folder = find_backbone(ref, store=read_settings(ServeSettings).store)
+    """Hash every tensor and compare with what the backbone says of itself, or what VISUM_TRUSTED_KEYS signed."""
+    settings = read_settings(ServeSettings)
+    name, folder = find_backbone(ref, store=settings.store)
+    path, said = folder / BACKBONE_FILE, None
+    must_be_signed = settings.trusted.ask_for(path)
     try:
-        said = read_manifest(folder / BACKBONE_FILE, BackboneManifest, follow_links=True).fingerprint
+        if must_be_signed or path.exists():
+            manifest = read_manifest(path, BackboneManifest, follow_links=True, trusted=settings.trusted)
+            said = manifest.fingerprint
+            if must_be_signed:
+                check_files(folder, manifest)
     except DamagedFile as error:
-        if (folder / BACKBONE_FILE).exists():
-            raise BackboneRefused(name, str(error)) from error
-        said = None
+        raise BackboneRefused(name, str(error)) from error
     with _bytes_bar("hashing") as advance:
         try:
             found = checkpoint_fingerprint(folder, progress=advance)

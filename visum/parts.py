@@ -22,6 +22,7 @@ def run_gateway() -> None:
     from service.app import create_app
     from service.settings import GatewaySettings
     from visum.http_server import HttpServer
+    from visum.impatient_http import ImpatientProtocol
     from visum.settings import read_settings
 
     follow_supervisor()
@@ -36,6 +37,7 @@ def run_gateway() -> None:
         app,
         host=settings.host,
         port=settings.port,
+        http=ImpatientProtocol,
         server_header=False,
         access_log=False,  # /metrics counts requests by route and status
         log_config=None,  # as all of ours

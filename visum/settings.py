@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.folders import default_data_dir, store_folder
 from contract.redis_url import RedisUrl
+from model_store.signatures import TrustedKeys, TrustedKeysText
 from visum.errors import UsageError
 
 
@@ -36,9 +37,19 @@ class ServeSettings(BaseSettings):
         default=None,
         description="Folder of the adapters and backbones that are not shipped; `<data>/models` if unset.",
     )
+    trusted_keys: TrustedKeysText = Field(
+        default="",
+        description="minisign public keys, apart by spaces; set, an adapter or backbone that none of them signed is "
+        "refused. What is shipped needs none.",
+    )
     drain_seconds: float = Field(
         default=25.0, gt=0, description="How long a worker that is told to end works on what it has begun."
     )
+
+    @property
+    def trusted(self) -> TrustedKeys:
+        """Whose signatures count."""
+        return TrustedKeys.parse(self.trusted_keys)
 
     @property
     def store(self) -> Path:

@@ -47,7 +47,7 @@ def train(
         except UnfitBackbone as error:
             raise UsageError(str(error), "Train on visum-demo.") from error
         # The number comes from here: it must be new among the shipped versions as well.
-        entry = publish(AdapterRegistry(roots), roots[-1], trained.path)
+        entry = publish(AdapterRegistry(roots, trusted=settings.trusted), roots[-1], trained.path)
     if as_json:
         print_json({"domain": entry.domain, "version": entry.version, "path": str(entry.path)})
     else:

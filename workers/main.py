@@ -56,7 +56,9 @@ def run_worker(settings: WorkerSettings) -> int:
     tensor_threads = settings.torch_threads or torch.get_num_threads()
     torch.set_num_threads(1)  # here, where little is computed: the cores are the engine's
     try:
-        backbone = load_backbone(settings.backbone, store=settings.store, device=settings.device)
+        backbone = load_backbone(
+            settings.backbone, store=settings.store, device=settings.device, trusted=settings.trusted
+        )
     except ModelStoreError as failure:
         log.error("%s", failure)
         return 1
@@ -98,7 +100,9 @@ def build_worker(
     metrics = WorkerMetrics()
     _serve_metrics(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    registry = AdapterRegistry(adapter_roots(settings.store), backbone_fingerprint=backbone.fingerprint)
+    registry = AdapterRegistry(
+        adapter_roots(settings.store), backbone_fingerprint=backbone.fingerprint, trusted=settings.trusted
+    )
     for refusal in registry.refused:
         log.warning("%s", refusal)
     room = room_for_sound(registry, backbone, experts=settings.adapter_experts, rank=settings.adapter_rank)

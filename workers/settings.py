@@ -11,6 +11,7 @@ from contract.log_settings import LogFormat, LogLevel
 from contract.queue import LEASE_SECONDS
 from contract.redis_url import RedisUrl
 from contract.store import Retention
+from model_store.signatures import TrustedKeys, TrustedKeysText
 from workers.decode_sandbox import Sandbox
 
 
@@ -33,6 +34,11 @@ class WorkerSettings(BaseSettings):
     backbone: str = Field(default="visum-demo", description="Name in the store, folder, or hub id.")
     model_store: Path | None = Field(
         default=None, description="Folder of adapters and backbones that are not shipped."
+    )
+    trusted_keys: TrustedKeysText = Field(
+        default="",
+        description="minisign public keys, apart by spaces; set, an adapter or backbone that none of them signed is "
+        "refused. What is shipped needs none.",
     )
     device: str = Field(
         default="auto", description="`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`."
@@ -133,6 +139,11 @@ class WorkerSettings(BaseSettings):
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError("heartbeat_seconds must be at most half of lease_seconds")
         return self
+
+    @property
+    def trusted(self) -> TrustedKeys:
+        """Whose signatures count."""
+        return TrustedKeys.parse(self.trusted_keys)
 
     @property
     def blobs(self) -> Path:

@@ -55,11 +55,14 @@ CallerParam = Annotated[Caller, Security(caller_of, scopes=[Scope.SUMMARIES])]
     summary="Summarize a video",
     openapi_extra={"requestBody": examples.FORM},
     responses={
-        202: examples.success(
-            "The video is stored and its summary queued.",
-            {"Location": "Path of the summary", "Retry-After": "Seconds until it is worth asking"},
-            queued=examples.ACCEPTED,
-        ),
+        202: {
+            **examples.success(
+                "The video is stored and its summary queued.",
+                {"Location": "Path of the summary", "Retry-After": "Seconds until it is worth asking"},
+                queued=examples.ACCEPTED,
+            ),
+            "links": examples.NEXT_STEPS,
+        },
         **examples.problems(
             Code.REQUEST_MALFORMED,
             *examples.KEY_PROBLEMS,
@@ -178,9 +181,14 @@ async def _store(
         ),
     },
 )
-def get_summary(request: Request, summary_id: str, gateway: GatewayParam, caller: CallerParam) -> Response:
+async def get_summary(
+    request: Request, summary_id: str, gateway: GatewayParam, caller: CallerParam
+) -> Response:
     """Status, progress, and at the end the result or the error."""
-    return _show(request, gateway, _get(gateway, caller, summary_id))
+    if not is_id(summary_id):
+        raise SummaryNotFound(summary_id[:64])
+    record, position = await gateway.poller.look(summary_id, tenant=caller.tenant)
+    return _show(request, record, position)
 
 
 @router.get(
@@ -238,7 +246,8 @@ def delete_summary(request: Request, summary_id: str, gateway: GatewayParam, cal
     log.info("a summary is canceled", extra={"summary_id": summary_id, "key_id": caller.key_id})
     if status is Status.CANCELED:
         withdraw(gateway.queue, summary_id)
-    answer = _show(request, gateway, _get(gateway, caller, summary_id), conditional=False)
+    record = _get(gateway, caller, summary_id)
+    answer = _show(request, record, gateway.store.position(summary_id), conditional=False)
     answer.status_code = 202 if status is Status.RUNNING else 200
     return answer
 
@@ -250,8 +259,10 @@ def _get(gateway: Gateway, caller: Caller, summary_id: str) -> SummaryRecord:
     return gateway.store.get(summary_id, tenant=caller.tenant)
 
 
-def _show(request: Request, gateway: Gateway, record: SummaryRecord, *, conditional: bool = True) -> Response:
-    position = gateway.store.position(record.id) if record.status is Status.QUEUED else None
+def _show(
+    request: Request, record: SummaryRecord, position: int | None, *, conditional: bool = True
+) -> Response:
+    position = position if record.status is Status.QUEUED else None
     headers = {"Cache-Control": "no-store"}  # a tenant's own: no cache on the way keeps it
     if not record.status.finished:
         pause = 1 + (position or 0) // WAITING_PER_SECOND

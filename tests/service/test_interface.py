@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +139,14 @@ def test_a_setting_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(name, "-1")
     with pytest.raises(ValidationError, match=name.removeprefix("VISUM_").lower()):
         GatewaySettings()
+
+
+def test_no_answer_is_documented_that_is_not_ours(document: dict[str, Any]) -> None:
+    """FastAPI adds a 422 with a schema of its own to whatever has a parameter."""
+    assert "HTTPValidationError" not in json.dumps(document)
+
+
+def test_a_new_summary_is_linked_to_operations_that_there_are(document: dict[str, Any]) -> None:
+    links = document["paths"]["/summaries"]["post"]["responses"]["202"]["links"]
+    known = {one["operationId"] for path in document["paths"].values() for one in path.values()}
+    assert {link["operationId"] for link in links.values()} <= known

@@ -274,3 +274,13 @@ class TestRedisAway:
         finally:
             again.terminate()
             again.wait(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/summaries", "GET, POST"), (f"/summaries/{'0' * 26}", "DELETE, GET"), ("/healthz", "GET")],
+)
+def test_a_wrong_method_is_told_every_right_one(gateway: RunningGateway, path: str, allowed: str) -> None:
+    answer = gateway.http.put(path)
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == allowed

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from minisign import KeyPair
 
 from tests.model_store.adapter_parts import stage
 from visum.cli import main
@@ -91,3 +92,34 @@ def test_a_damaged_version_is_listed_as_refused_beside_the_sound_ones(
     listed = answer(capsys, "list")
     assert [row["version"] for row in listed["adapters"] if row["domain"] == DOMAIN] == [1]
     assert [(one["domain"], one["version"]) for one in listed["refused"]] == [(DOMAIN, 2)]
+
+
+def test_with_trusted_keys_an_adapter_is_signed_then_published_then_verified(
+    store: Path,
+    staged: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    keys = KeyPair.generate()
+    secret = tmp_path / "visum.key"
+    secret.write_bytes(bytes(keys.secret_key) + b"\n")
+    monkeypatch.setenv("VISUM_TRUSTED_KEYS", keys.public_key.to_base64().decode())
+    monkeypatch.setenv("VISUM_SIGNING_PASSWORD", "")
+
+    assert main(["adapters", "publish", str(staged)]) == 1
+    assert "is not signed" in capsys.readouterr().err
+    assert answer(capsys, "sign", str(staged), "--key", str(secret))["version"] == 1
+    assert answer(capsys, "publish", str(staged))["version"] == 1
+    assert len(answer(capsys, "verify", DOMAIN)["sound"]) == 1
+
+    (store / "adapters" / DOMAIN / "1" / "manifest.json.minisig").unlink()
+    answer(capsys, "verify", code=1)
+
+
+def test_a_trusted_key_that_is_none_is_named(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VISUM_TRUSTED_KEYS", "RWnonsense")
+    assert main(["adapters", "list"]) == 2
+    assert "VISUM_TRUSTED_KEYS cannot be read" in capsys.readouterr().err

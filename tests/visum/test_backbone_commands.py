@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from minisign import KeyPair
 
 from tests.tiny_backbone import write_tiny_backbone
 from visum.cli import main
@@ -55,3 +56,21 @@ def test_importing_what_is_no_original_checkpoint_is_refused(
     assert main(["backbones", "import", str(tiny), "--name", "again"]) == 1
     assert capsys.readouterr().err.startswith("visum: ")
     assert not (tmp_path / "backbones" / "again").exists()
+
+
+def test_a_signed_backbone_verifies_until_a_file_is_changed(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = KeyPair.generate()
+    secret = tmp_path / "visum.key"
+    secret.write_bytes(bytes(keys.secret_key) + b"\n")
+    monkeypatch.setenv("VISUM_TRUSTED_KEYS", keys.public_key.to_base64().decode())
+    monkeypatch.setenv("VISUM_SIGNING_PASSWORD", "")
+
+    assert main(["backbones", "verify", "tiny"]) == 1
+    assert "is not signed" in capsys.readouterr().err
+    assert main(["backbones", "sign", str(tiny), "--key", str(secret)]) == 0
+    assert main(["backbones", "verify", "tiny"]) == 0
+    (tiny / "config.json").write_text((tiny / "config.json").read_text() + " ")
+    assert main(["backbones", "verify", "tiny"]) == 1
+    assert "config.json: its sha256 is not the signed manifest's" in capsys.readouterr().err

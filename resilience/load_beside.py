@@ -1,0 +1,83 @@
+"""Submitting and polling beside a bare Starlette endpoint that moves the same bytes, in turns."""
+
+from __future__ import annotations
+
+from benchmarks.report import Row
+from benchmarks.side_by_side import Arm, Figures, Samples, take_turns
+from resilience.load_client import MEDIAN, RATE, TAIL, drive, get, post
+from resilience.load_plan import Plan
+from resilience.load_service import FORM_TYPE, Running, form, submit
+from resilience.load_verdict import Verdict
+
+GATEWAY, BARE = "gateway", "bare Starlette"
+LEAST = 0.8
+MIB = 2**20
+
+
+def beside(running: Running, plan: Plan, verdict: Verdict) -> None:
+    """A clip of 4 MiB and a poll are held to the goal. The smallest clips are told: there is little to them but the
+    fixed cost of a request, a record and a job, of which the bare endpoint has none."""
+    for size, requests in plan.submits:
+        samples = _submits(running, size, requests, plan)
+        held = size >= 4 * MIB
+        _tell(verdict, f"submit {size / MIB:g} MiB", samples, held=held)
+    _tell(verdict, "poll", _polls(running, plan), held=True)
+    running.empty()
+
+
+def _submits(running: Running, size: int, requests: int, plan: Plan) -> Samples:
+    body = form(size)
+    asked = {
+        GATEWAY: (running.url, submit(body)),
+        BARE: (running.bare_url, post("/", body, FORM_TYPE)),
+    }
+
+    def arm(name: str) -> Arm:
+        url, request = asked[name]
+
+        def run(_: int) -> Figures:
+            figures = _drive(url, request, 202, requests, plan.connections)
+            running.empty()
+            return figures
+
+        return run
+
+    return take_turns({name: arm(name) for name in asked}, rounds=plan.rounds)
+
+
+def _polls(running: Running, plan: Plan) -> Samples:
+    found = drive(running.url, lambda _: submit(form(2048)), requests=2, connections=1)
+    place = found.locations[0]
+    asked = {
+        GATEWAY: (running.url, get(place)),
+        BARE: (running.bare_url, get("/" + place.rsplit("/", 1)[1])),
+    }
+    arms = {
+        name: lambda _, url=url, request=request: _drive(url, request, 200, plan.polls, plan.connections)
+        for name, (url, request) in asked.items()
+    }
+    return take_turns(arms, rounds=plan.rounds)
+
+
+def _drive(url: str, request: bytes, wanted: int, requests: int, connections: int) -> Figures:
+    """
+    Raises:
+        RuntimeError: an answer was another than the one that is measured.
+    """
+    found = drive(url, lambda _: request, requests=requests, connections=connections)
+    if found.failed(wanted):
+        raise RuntimeError(f"{url}: {dict(found.statuses)} where all should be {wanted}")
+    return found.figures()
+
+
+def _tell(verdict: Verdict, what: str, samples: Samples, *, held: bool) -> None:
+    for metric in (RATE, MEDIAN, TAIL):
+        row: Row = samples.row(GATEWAY, BARE, metric)
+        ratio = row.ratio
+        figure = f"{row.value.median:.1f} beside {row.baseline.median:.1f} {metric.unit}, ratio "
+        figure += f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
+        key = f"{what}, {metric.name}"
+        if held and metric is not TAIL:  # one slow sync of the disk is a tail: it is told, not held
+            verdict.hold(key, figure, f"≥ {LEAST}", ratio.median >= LEAST, ratio.median)
+        else:
+            verdict.tell(key, figure, ratio.median)
