@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -18,6 +20,14 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from milora.architectures.placeholders import with_video
 from milora.architectures.stc_connector import STCConnector
+
+#: Released name → ours, as `from_pretrained` takes it: ``key_mapping=RELEASED_NAMES``.
+RELEASED_NAMES = {
+    r"^model\.vision_tower\.vision_tower\.vision_model\.": "vision_tower.",
+    r"^model\.mm_projector\.": "connector.",
+    r"^model\.": "language_model.model.",
+    r"^lm_head\.": "language_model.lm_head.",
+}
 
 
 class VideoLlama2Config(PreTrainedConfig):
@@ -50,7 +60,7 @@ class VideoLlama2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: VideoLlama2Config) -> None:
         super().__init__(config)
-        vision = type(config.vision_config)(**config.vision_config.to_dict())
+        vision = deepcopy(config.vision_config)
         vision.num_hidden_layers += config.vision_select_layer + 1
         self.vision_tower = CLIPVisionModel._from_config(vision)
         self.connector = STCConnector(

@@ -63,7 +63,7 @@ class LoadReport:
 
 
 @torch.no_grad()
-def load_original(model: nn.Module, path: Path, parts: tuple[str, ...] = TRAINED_PARTS) -> LoadReport:
+def load_original(model: nn.Module, path: str | Path, parts: tuple[str, ...] = TRAINED_PARTS) -> LoadReport:
     """Copy a released ``.pth`` into a `VideoLlamaForConditionalGeneration`; ``parts`` are what it should fill.
 
     Only plain tensors are read (``weights_only``): a file that would run code is refused.
@@ -71,6 +71,7 @@ def load_original(model: nn.Module, path: Path, parts: tuple[str, ...] = TRAINED
     Raises:
         StateMismatch: it is no such file, or a tensor has another shape here. The model keeps what it had.
     """
+    path = Path(path)
     tensors, sources = renamed(_read(path))
     own = model.state_dict()
     known = {name: tensor for name, tensor in tensors.items() if name in own}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from milora import (
     ARCHITECTURES,
     AdapterBank,
     AdapterState,
+    Architecture,
     ConfigError,
     GroupConfig,
     MiloraConfig,
@@ -257,3 +259,22 @@ def test_frames_that_do_not_add_up_are_an_error(frames: list[int], message: str)
         handle.training_pass(prompt_mask=inputs["attention_mask"], frames=frames),
     ):
         model(**inputs)
+
+
+@pytest.mark.parametrize("spec", ARCHITECTURES.values(), ids=lambda spec: spec.model_type)
+def test_the_page_on_architectures_says_what_the_spec_says(spec: Architecture) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{spec.model_type}` |")]
+    temporal, spatial, layouts = row.split(" | ")[1:4]
+    assert spelled_out(temporal) == set(spec.temporal)
+    assert spelled_out(spatial) == set(spec.spatial)
+    assert set(layouts.split(", ")) == {kind for _, kind in spec.rows}
+
+
+def spelled_out(cell: str) -> set[str]:
+    """The patterns of a cell, ``fc{1,2}`` as ``fc1`` and ``fc2``."""
+    patterns = set()
+    for pattern in re.findall(r"`([^`]+)`", cell):
+        before, braces, behind = re.fullmatch(r"([^{]*)(?:\{(.*)\})?(.*)", pattern).groups()
+        patterns |= {f"{before}{choice}{behind}" for choice in (braces or "").split(",")}
+    return patterns
