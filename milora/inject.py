@@ -33,7 +33,7 @@ def inject(
     ``config.model_type``; in a model without one, from the shapes.
 
     Raises:
-        ConfigError: a pattern matches nothing, or a module is a target twice.
+        ConfigError: a pattern matches nothing, a module is a target twice, or its rows are unknown.
         UnsupportedLayer: a target is no ungrouped, zero-padded Linear, Conv2d or Conv3d; the model is
         untouched.
     """
@@ -47,9 +47,9 @@ def inject(
             config.groups[group],
             index=index,
             slots=slots,
+            rows=architecture.rows_of(name) if architecture else None,
             gate_input_gradient=config.gate_input_gradient,
             dtype=dtype,
-            rows=architecture.rows_of(name) if architecture else None,
         )
         for index, (name, module, group) in enumerate(targets)
     ]

@@ -58,9 +58,9 @@ class MiloraLayer(nn.Module):
         *,
         index: int,
         slots: int,
+        rows: Rows | None = None,
         gate_input_gradient: bool,
         dtype: torch.dtype | None,
-        rows: Rows | None = None,
     ) -> None:
         super().__init__()
         self.name, self.group, self.index, self.slots, self.rows = name, group, index, slots, rows
