@@ -30,10 +30,10 @@ def inject(
     checkpoints, fingerprints and attribute look-ups see the model as it was. ``dtype`` is that of A and B,
     by default the base layer's; with float32 experts beside a bfloat16 base the experts are cast on every
     pass. How the rows of every target fall into videos is read from the `Architecture` of the model's
-    ``config.model_type``; in a model without one, from the shapes.
+    ``config.model_type``, which refuses targets outside what it knows; in a model without one, from the shapes.
 
     Raises:
-        ConfigError: a pattern matches nothing, a module is a target twice, or its rows are unknown.
+        ConfigError: a pattern matches nothing, or a module is a target twice.
         UnsupportedLayer: a target is no ungrouped, zero-padded Linear, Conv2d or Conv3d; the model is
         untouched.
     """
