@@ -129,6 +129,21 @@ def test_training_lowers_the_loss_by_the_experts_alone(tiny: Tiny) -> None:
 
 
 @each_architecture
+def test_a_bfloat16_model_trains_float32_experts(tiny: Tiny) -> None:
+    model = tiny.model().to(torch.bfloat16)
+    spec = architecture(model)
+    handle = inject(model, spec.config(**SHAPE), dtype=torch.float32)
+    inputs, labels = answered(tiny, tiny.videos(2))
+    routing = spec.routing(model.config, inputs, labels)
+    halves = {name: x.bfloat16() if x.is_floating_point() else x for name, x in inputs.items()}
+    with handle.training_pass(**routing):
+        loss = model(**halves, labels=labels).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(layer.B.grad.isfinite().all() and layer.B.grad.any() for layer in handle.layers)
+
+
+@each_architecture
 def test_a_saved_adapter_generates_in_a_banks_slot_as_by_plain_hooks(tiny: Tiny, tmp_path: Path) -> None:
     (state,) = states(tiny, 1)
     video = tiny.videos(1)
