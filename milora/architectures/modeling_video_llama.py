@@ -66,6 +66,7 @@ class VideoLlamaForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     config_class = VideoLlamaConfig
     input_modalities = ("video", "text")
+    supports_gradient_checkpointing = True
     _supports_sdpa = True
 
     def __init__(self, config: VideoLlamaConfig) -> None:

@@ -56,6 +56,7 @@ class VideoLlama2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     config_class = VideoLlama2Config
     input_modalities = ("video", "text")
+    supports_gradient_checkpointing = True
     _supports_sdpa = True
 
     def __init__(self, config: VideoLlama2Config) -> None:

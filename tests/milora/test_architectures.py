@@ -144,6 +144,28 @@ def test_a_bfloat16_model_trains_float32_experts(tiny: Tiny) -> None:
 
 
 @each_architecture
+def test_gradients_with_checkpointing_are_those_without(tiny: Tiny) -> None:
+    model = tiny.model()
+    spec = architecture(model)
+    handle = inject(model, spec.config(**SHAPE))
+    handle.load_state(states(tiny, 1)[0])
+    inputs, labels = answered(tiny, tiny.videos(2))
+
+    def gradients() -> dict[str, Tensor]:
+        handle.zero_grad()
+        with handle.training_pass(**spec.routing(model.config, inputs, labels)):
+            model(**inputs, labels=labels).loss.backward()
+        return {name: tensor.grad.clone() for name, tensor in handle.named_parameters()}
+
+    expected = gradients()
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    model.train()  # layers are checkpointed in training mode only; nothing here drops out
+    found = gradients()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@each_architecture
 def test_a_saved_adapter_generates_in_a_banks_slot_as_by_plain_hooks(tiny: Tiny, tmp_path: Path) -> None:
     (state,) = states(tiny, 1)
     video = tiny.videos(1)

@@ -46,6 +46,8 @@ VISION = {
     "patch_size": 4,
 }
 QFORMER = {
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
     "hidden_size": 24,
     "intermediate_size": 32,
     "num_hidden_layers": 2,
