@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from visum import adapters, backbones, world
+from visum import adapters, backbones, data, world
 from visum.errors import CliError, UsageError, sentences
 from visum.evaluate import evaluate
 from visum.extras import missing_extra
@@ -25,6 +25,7 @@ app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(world.app, name="world")
+app.add_typer(data.app, name="data")
 app.command()(train)
 app.command()(evaluate)
 
