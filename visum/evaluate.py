@@ -153,6 +153,7 @@ def _scorer(metrics: Sequence[Metric], encoder: str | None, layer: int | None) -
 
     try:
         with TextScorer(metrics, Encoder(encoder, layer) if encoder is not None else None) as scorer:
+            scorer.rehearse()
             yield scorer
     except MetricUnavailable as error:
         raise CliError(str(error), "Or choose others with --metric.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,6 +126,30 @@ def test_an_encoder_that_cannot_be_loaded_ends_it_before_anything_is_sent(
     encoder = tmp_path / "no-encoder"
     assert main([*data(pairs, videos), "--bertscore", str(encoder), "--url", "http://127.0.0.1:9"]) == 1
     assert f"BERTScore's encoder {encoder} cannot be loaded" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("metric", "module"),
+    [
+        ("rouge", "rouge_score.rouge_scorer"),
+        ("bleu", "sacrebleu.metrics"),
+        ("nist", "nltk.translate.nist_score"),
+        ("cider", "pycocoevalcap.cider.cider"),
+    ],
+)
+def test_a_library_that_is_not_installed_is_named_with_its_extra_before_anything_is_sent(
+    pairs: Path,
+    videos: Path,
+    metric: str,
+    module: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main([*data(pairs, videos), "--metric", metric, "--url", "http://127.0.0.1:9"]) == 1
+    name = module.partition(".")[0]
+    expected = f"visum: This needs {name}, which is not installed. Run: pip install 'milora-visum[train]'\n"
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,17 @@ class TextScorer:
             )
         return tuple(notes)
 
+    def rehearse(self) -> None:
+        """Runs everything once on a word, so that what is missing shows before answers are waited for.
+
+        Raises:
+            ModuleNotFoundError: a library is not installed.
+            MetricUnavailable: a tool that a metric needs does not run.
+        """
+        self.statistics(["word"], [["word"]])
+        self._resources.close()  # not to keep METEOR's memory meanwhile
+        self._meteor = None
+
     def statistics(
         self, summaries: Sequence[str], references: Sequence[Sequence[str]]
     ) -> dict[str, Statistic]:

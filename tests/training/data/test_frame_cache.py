@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -170,6 +172,34 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(
     with pytest.raises(CacheUnusable, match="cache cannot be written: its disk is full"):
         cache.frames(files[0])
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_entry_appears_whole_or_not_at_all(
+    files: list[Path], decode: Decoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError(errno.EIO, "Input/output error")
+
+    cache = FrameCache(tmp_path / "cache", LARGE, decode, {})
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(CacheUnusable, match="Input/output error"):
+        cache.frames(files[0])
+    assert entries(tmp_path / "cache") == []
+
+
+def test_room_is_made_by_one_process_at_a_time(files: list[Path], decode: Decoder, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    cache = FrameCache(folder, LARGE, decode, {})
+    writer = threading.Thread(target=cache.frames, args=(files[0],))
+    with (folder / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another process that makes room
+        writer.start()
+        deadline = time.monotonic() + 30
+        while not any(path.stat().st_size > ENTRY for path in folder.glob("*.partial")):
+            assert time.monotonic() < deadline
+        assert entries(folder) == []
+    writer.join()
+    assert len(entries(folder)) == 1
 
 
 def test_a_folder_that_cannot_be_made_is_said(decode: Decoder, tmp_path: Path) -> None:

@@ -155,6 +155,13 @@ def test_without_java_the_figures_say_that_they_are_not_the_official_ones() -> N
     assert "nltk" in LABELS["meteor_nltk"]
 
 
+@java
+def test_a_rehearsal_runs_every_metric_and_keeps_no_java_process() -> None:
+    with TextScorer(list(Metric)) as scorer:
+        scorer.rehearse()
+        assert scorer._meteor is None
+
+
 @pytest.mark.usefixtures("no_java")
 def test_tokens_that_need_java_say_so() -> None:
     with pytest.raises(MetricUnavailable, match="need a Java runtime"):
