@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from types import TracebackType
 from typing import Self
 
@@ -41,6 +42,8 @@ class TextScorer:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the figures must know of them."""
         notes = []
+        if Metric.BLEU in self._metrics:
+            notes.append(f"SacreBLEU: case:mixed|eff:no|tok:13a|smooth:exp|version:{version('sacrebleu')}")
         if self._bert is not None:
             notes.append(f"BERTScore's encoder: {self._bert.name}")
         if not self._java and self._metrics & {Metric.METEOR, Metric.CIDER, Metric.V2T}:

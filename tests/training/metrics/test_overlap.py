@@ -11,7 +11,9 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from tests.training.metrics.examples import REFERENCES, SUMMARIES
 from training.metrics.figure import Statistic
+from training.metrics.names import Metric
 from training.metrics.overlap import nist, rouge, sacrebleu
+from training.metrics.text import TextScorer
 
 DRAWN = [0, 0, 2, 4, 4, 4]  # examples as a resample might draw them
 
@@ -44,6 +46,14 @@ def test_sacrebleu_is_the_librarys_corpus_score_with_several_references() -> Non
     ours = whole(sacrebleu(SUMMARIES, REFERENCES))
     assert ours == pytest.approx(BLEU().corpus_score(SUMMARIES, streams(REFERENCES)).score, abs=1e-9)
     assert ours > 5
+
+
+def test_sacrebleus_signature_is_told_with_the_figure() -> None:
+    theirs = BLEU()
+    theirs.corpus_score(SUMMARIES, streams(REFERENCES))
+    with TextScorer([Metric.BLEU]) as scorer:
+        (note,) = scorer.notes
+    assert note == f"SacreBLEU: {str(theirs.get_signature()).removeprefix('nrefs:var|')}"
 
 
 def test_drawn_examples_sum_up_to_sacrebleus_score_of_them() -> None:
