@@ -88,9 +88,10 @@ def report_json(dataset: Dataset) -> dict[str, Any]:
 
 
 def progress_bar() -> Progress:
-    """A bar of counted things on stderr."""
+    """A bar of counted things on stderr, where that is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=status_console(), transient=True)
+    status = status_console()
+    return Progress(*columns, console=status, transient=True, disable=not status.is_terminal)
 
 
 def _print(report: Report) -> None:

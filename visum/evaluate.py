@@ -270,10 +270,14 @@ def _tell_of_the_left_out(dataset: Dataset) -> None:
 def _print(report: Report) -> None:
     """A table for each data set: its figures below each other, who answered beside each other."""
     console = answer_console()
+    if not console.is_terminal:
+        console.width = (
+            120  # in a file four arms stand side by side; a terminal folds what it has no room for
+        )
     for of, row in report.scores.items():
         console.print(_table(of, row))
     for note in report.notes:
-        console.print(note, style="dim", soft_wrap=True)
+        console.print(note, style="dim", markup=False, soft_wrap=True)
     if report.failed:
         status_console().print(
             f"{len(report.failed)} without an answer, left out of the figures:", style="red"
@@ -286,7 +290,10 @@ def _print(report: Report) -> None:
 def _table(of: str, row: Mapping[str, Scores]) -> Table:
     from training.evaluation import LABELS
 
-    table = Table(of, *row, box=None)
+    table = Table(box=None)
+    table.add_column(of, no_wrap=True)
+    for who in row:
+        table.add_column(who)
     table.add_row("answers", *(str(scores.answers) for scores in row.values()))
     chosen = [", ".join(f"{name} {count}" for name, count in s.selected.items()) for s in row.values()]
     table.add_row("answered by", *chosen)
