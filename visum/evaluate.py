@@ -52,13 +52,15 @@ class Report:
     failed: list[dict[str, Any]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     data: dict[str, Any] | None = None
+    complete: bool = False
 
     def add(self, of: str, who: str, scores: Scores) -> None:
         self.scores.setdefault(of, {})[who] = scores
 
     def json(self, *, with_answers: bool) -> dict[str, Any]:
         scores = {of: {who: asdict(scores) for who, scores in row.items()} for of, row in self.scores.items()}
-        whole: dict[str, Any] = {"scores": scores, "notes": list(self.notes), "failed": self.failed}
+        whole: dict[str, Any] = {"complete": self.complete, "scores": scores, "notes": list(self.notes),
+                                 "failed": self.failed}  # fmt: skip
         if self.data is not None:
             whole["data"] = self.data
         return {**whole, "answers": self.answers} if with_answers else whole
@@ -126,23 +128,46 @@ def evaluate(
         raise UsageError("--arm is for the demo world's clips", "With --data, say with --domain who answers.")
     metrics = metric or [m for m in Metric if m is not Metric.V2T or format is Format.VIDEOXUM]
     report = Report()
+    dataset = read(format, data, videos) if data is not None else None
     with (
+        _kept(report, out),
         Client(read_settings(ClientSettings, url=url).address) as client,
         _scorer(metrics, bertscore, bertscore_layer) as scorer,
     ):
-        if data is None:
+        report.notes = scorer.notes
+        if dataset is None:
             _world(client, scorer, report, domain, arm or list(Arm), clips or _WORLD_CLIPS, videos)
         else:
-            dataset = read(format, data, videos)
             _dataset(client, scorer, report, dataset, domain or ["auto"], clips)
-        report.notes = scorer.notes
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report.json(with_answers=True), indent=1, ensure_ascii=False) + "\n")
+        report.complete = True
     if as_json:
         typer.echo(json.dumps(report.json(with_answers=False)))
     else:
         _print(report)
+
+
+@contextmanager
+def _kept(report: Report, out: Path | None) -> Iterator[None]:
+    """Writes the report to ``out`` at the end, also what there is of it when something went wrong.
+
+    Raises:
+        UsageError: it could not be written; known before anything is sent.
+    """
+    if out is None:
+        yield
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("a").close()
+    except OSError as error:
+        raise UsageError(
+            f"{out} cannot be written: {error.strerror}", "Name another file with --out."
+        ) from error
+    try:
+        yield
+    finally:
+        if report.complete or report.answers:
+            out.write_text(json.dumps(report.json(with_answers=True), indent=1, ensure_ascii=False) + "\n")
 
 
 @contextmanager
@@ -186,12 +211,12 @@ def _world(
                 for one in asked:
                     if one.summary is None:
                         raise ServiceError(f"{one.path.name}: {one.message}", code=one.code, status=200)
-                answers = [Answer.of_clip(clips[one.path], one.summary or "", one.selected) for one in asked]
-                report.add(name, arm, score(answers, scorer))
                 report.answers += [
                     {"domain": name, "arm": arm, "seed": clips[one.path].seed, "selected": one.selected,
                      "summary": one.summary, "reference": clips[one.path].summary} for one in asked
                 ]  # fmt: skip
+                answers = [Answer.of_clip(clips[one.path], one.summary or "", one.selected) for one in asked]
+                report.add(name, arm, score(answers, scorer))
 
 
 def _domain_for(arm: Arm, domain: str, domains: tuple[str, ...]) -> str:
@@ -246,12 +271,12 @@ def _dataset(
         if not answered:
             first = asked[0]
             raise CliError(f"No video was answered; the first, {first.path.name}: {first.message}")
-        answers = [Answer(one.summary or "", examples[one.path].references, one.selected) for one in answered]
-        report.add(str(dataset.format), domain, score(answers, scorer))
         report.answers += [
             {"video": examples[one.path].id, "domain": domain, "selected": one.selected, "summary": one.summary,
              "references": list(examples[one.path].references)} for one in answered
         ]  # fmt: skip
+        answers = [Answer(one.summary or "", examples[one.path].references, one.selected) for one in answered]
+        report.add(str(dataset.format), domain, score(answers, scorer))
 
 
 def _failure(one: Asked, example: Example, domain: str) -> dict[str, str]:

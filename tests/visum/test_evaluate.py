@@ -12,6 +12,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from tests.visum.running import Service, serving
+from training.metrics.errors import MetricUnavailable
 from visum.cli import main
 
 CHEAP = ["--metric", "rouge", "--metric", "bleu", "--metric", "nist"]
@@ -57,6 +58,7 @@ def test_a_data_set_is_scored_and_what_was_not_answered_is_told(
         == 0
     )
     report = json.loads(out.read_text())
+    assert report["complete"] is True
     scores = report["scores"]["jsonl"]["general"]
     assert scores["answers"] == 2
     assert scores["selected"] == {"general": 2}
@@ -75,6 +77,32 @@ def test_a_data_set_is_scored_and_what_was_not_answered_is_told(
     assert "ROUGE-L" in printed.out
     assert "1 without a file" in printed.err
     assert "1 without an answer, left out of the figures" in printed.err
+
+
+def test_answers_that_cannot_be_scored_are_kept(
+    service: Service, pairs: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(answers: object, scorer: object) -> None:
+        raise MetricUnavailable("METEOR's Java process ended")
+
+    monkeypatch.setattr("training.evaluation.score", fail)
+    out = tmp_path / "scores.json"
+    assert (
+        main([*data(pairs, videos), *CHEAP, "--domain", "general", "--url", service.url, "--out", str(out)])
+        == 1
+    )
+    report = json.loads(out.read_text())
+    assert report["complete"] is False
+    assert report["scores"] == {}
+    assert len(report["answers"]) == 2
+
+
+def test_a_report_that_cannot_be_written_is_said_before_anything_is_sent(
+    pairs: Path, videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = pairs / "scores.json"
+    assert main([*data(pairs, videos), *CHEAP, "--url", "http://127.0.0.1:9", "--out", str(out)]) == 2
+    assert "scores.json cannot be written: " in capsys.readouterr().err
 
 
 def test_clips_of_the_demo_world_are_scored_by_their_facts_as_well(
