@@ -127,11 +127,12 @@ def evaluate(
     if data is not None and arm:
         raise UsageError("--arm is for the demo world's clips", "With --data, say with --domain who answers.")
     metrics = metric or [m for m in Metric if m is not Metric.V2T or format is Format.VIDEOXUM]
+    settings = read_settings(ClientSettings, url=url)
     report = Report()
     dataset = read(format, data, videos) if data is not None else None
     with (
         _kept(report, out),
-        Client(read_settings(ClientSettings, url=url).address) as client,
+        Client(settings.address, settings.key) as client,
         _scorer(metrics, bertscore, bertscore_layer) as scorer,
     ):
         report.notes = scorer.notes

@@ -15,6 +15,7 @@ COMMANDS = [
     ["serve"], ["gateway"], ["worker"], ["summarize"],
     ["adapters", "list"], ["adapters", "show"], ["adapters", "publish"], ["adapters", "verify"],
     ["backbones", "list"], ["backbones", "import"], ["backbones", "verify"],
+    ["keys", "create"], ["keys", "list"], ["keys", "revoke"],
     ["world", "render"], ["data", "check"], ["train"], ["evaluate"],
 ]  # fmt: skip
 

@@ -21,6 +21,7 @@ from tests.workers.requests import (
     request_of,
     turn,
 )
+from workers.engine import Engine, EngineLimits
 from workers.prefill import Look, Prefill
 from workers.prompt import Prompt
 from workers.request import EngineClosed, RequestStopped
@@ -337,3 +338,17 @@ def test_a_model_that_fills_the_cores_is_prefilled_and_decoded_in_turns(
     ]
     assert len(threads) == 1
     engine.close()
+
+
+def test_the_tensor_threads_are_its_threads_alone(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.engine._SMALL_MODEL", 0)
+    counts: set[int] = set()
+    engine = Engine(backbone, None, EngineLimits(max_batch=2), tensor_threads=3)
+    engine.start()
+    engine.submit(request_of(backbone, 0, on_token=lambda *_: counts.add(torch.get_num_threads()))).result(60)
+    engine.close()
+    assert counts == {3}
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(1)  # threads that are new take what was set last

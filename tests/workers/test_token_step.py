@@ -10,6 +10,7 @@ from transformers import DynamicCache
 from milora import GateRecord, LayerInfo, MiloraModel
 from model_store.backbone import Backbone, weights_sha256
 from tests.workers.requests import experts_of
+from workers import token_step
 from workers.memory_plan import head_width
 from workers.slot_cache import SlotCache
 from workers.token_step import TokenStep
@@ -41,8 +42,12 @@ def prefill(backbone: Backbone, step: TokenStep, row: int, ids: torch.Tensor) ->
     step.cache.fill(row, cache, 0, len(ids))
 
 
+@pytest.mark.parametrize("large_from", [0, 10**9], ids=["oneDNN", "torch's own"])
 @torch.no_grad()
-def test_rows_at_different_positions_get_the_stock_models_logits(backbone: Backbone) -> None:
+def test_rows_at_different_positions_get_the_stock_models_logits(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, large_from: int
+) -> None:
+    monkeypatch.setattr(token_step, "_LARGE_MATRIX", large_from)
     torch.manual_seed(0)
     texts = [torch.randint(0, 200, (length,)) for length in (9, 4, 17)]
     step = step_of(backbone)
