@@ -52,6 +52,10 @@ def same_bytes(paths: Sequence[Path]) -> list[list[Path]]:
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     for equally_large in by_size.values():
         for path in equally_large if len(equally_large) > 1 else ():
-            with path.open("rb") as file:
-                groups[hashlib.file_digest(file, "sha256").hexdigest()].append(path)
+            try:
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError:  # it is told as unreadable when it is decoded
+                continue
+            groups[digest].append(path)
     return [group for group in groups.values() if len(group) > 1]

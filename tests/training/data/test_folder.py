@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +60,30 @@ def test_two_videos_with_equal_bytes_are_told(videos: Videos, tmp_path: Path) ->
     report = read(videos, tmp_path, "again").report
     assert report.duplicates == (Finding("again", f"the same bytes as '{one}': both are used"),)
     assert report.usable == 4
+
+
+def test_a_file_that_cannot_be_read_is_told_when_it_is_decoded_and_not_before(
+    videos: Videos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, *_ = videos.clips
+    shutil.copy(videos.folder / f"{one}.mp4", videos.folder / "again.mp4")
+
+    opened = Path.open
+
+    def refused(self: Path, *options: Any, **more: Any) -> Any:
+        if self.suffix == ".mp4":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(self, *options, **more)
+
+    lines = [{"video": name, "summary": "Told."} for name in ("again", one)]
+    annotations = write_lines(tmp_path / "pairs.jsonl", lines)
+    monkeypatch.setattr(Path, "open", refused)
+    report = probe_videos(read_dataset(Format.JSONL, [annotations], videos.folder), prober()).report
+    assert report.duplicates == ()
+    assert report.unreadable == (
+        Finding("again", "The file cannot be read: Permission denied."),
+        Finding(one, "The file cannot be read: Permission denied."),
+    )
 
 
 def test_two_names_of_one_file_are_one_video(videos: Videos, tmp_path: Path) -> None:
