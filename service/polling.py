@@ -10,7 +10,6 @@ from starlette.concurrency import run_in_threadpool
 
 from contract import keys
 from contract.errors import RecordError
-from contract.listing import utc_now
 from contract.records import Status, SummaryRecord, decode
 from contract.store import SummaryStore
 
@@ -30,8 +29,9 @@ class Poller:
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.get(keys.record_key(summary_id))
             pipe.zrank(keys.index_key(Status.QUEUED, None), summary_id)
-            raw, rank = await pipe.execute()
-        record = None if raw is None else _usual(raw, tenant)
+            pipe.time()  # the clock by which summaries expire
+            raw, rank, (seconds, _) = await pipe.execute()
+        record = None if raw is None else _usual(raw, tenant, seconds)
         if record is None:
             record = await run_in_threadpool(self._store.get, summary_id, tenant=tenant)
         return record, None if rank is None else rank + 1
@@ -40,10 +40,10 @@ class Poller:
         await self._redis.aclose()
 
 
-def _usual(raw: bytes, tenant: str) -> SummaryRecord | None:
+def _usual(raw: bytes, tenant: str, now_s: int) -> SummaryRecord | None:
     try:
         record = decode(raw)
     except RecordError:
         return None
-    expired = record.expires_at is not None and record.expires_at <= utc_now()
+    expired = record.expires_at is not None and record.expires_at.timestamp() <= now_s
     return None if expired or record.tenant != tenant else record

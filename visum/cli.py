@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from visum import adapters, admin, backbones, keys, world
+from visum import adapters, admin, backbones, data, keys, world
 from visum.errors import CliError, UsageError, sentences
 from visum.evaluate import evaluate
 from visum.extras import missing_extra
@@ -27,6 +27,7 @@ app.add_typer(backbones.app, name="backbones")
 app.add_typer(keys.app, name="keys")
 app.add_typer(admin.app, name="admin")
 app.add_typer(world.app, name="world")
+app.add_typer(data.app, name="data")
 app.command()(train)
 app.command()(evaluate)
 

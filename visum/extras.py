@@ -14,7 +14,7 @@ EXTRAS = {
         "torchvision",
         "transformers",
     },
-    "train": {"rouge_score"},
+    "train": {"bert_score", "nltk", "pycocoevalcap", "rouge_score", "sacrebleu"},
 }
 
 
