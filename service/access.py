@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Annotated
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from fastapi import Request
+from fastapi.security import HTTPBearer, SecurityScopes
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 from structlog.contextvars import bind_contextvars
@@ -20,13 +19,6 @@ from service.problems import ApiError
 
 REMEMBER_S = 1.0  # how long a key is believed without asking Redis again: a revoked one lives on so long
 CHALLENGE = 'Bearer realm="visum"'
-
-_bearer = HTTPBearer(
-    scheme_name="API key",
-    bearerFormat="vsm_<key id>_<secret>",
-    description="A key of `visum keys create`. Its scopes say what it may do; its tenant, whose summaries it sees.",
-    auto_error=False,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,30 +83,40 @@ class Access:
         self._known[token] = (now + REMEMBER_S, key)
 
 
-async def caller_of(
-    request: Request,
-    needed: SecurityScopes,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Caller:
-    """Who asks, for a route: `Security(caller_of, scopes=[…])`. Raises ApiError (401, 403)."""
-    access: Access = request.app.state.gateway.access
-    caller = await access.caller(request, None if credentials is None else credentials.credentials)
-    bind_contextvars(tenant=caller.tenant)
-    for scope in needed.scopes:
-        if Scope(scope) not in caller.scopes:
-            raise ApiError(
-                Code.AUTH_FORBIDDEN,
-                f"This API key lacks the scope '{scope}'.",
-                headers={"WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'},
-            )
-    return caller
+class ApiKeyBearer(HTTPBearer):
+    """Who asks, for a route: `Security(caller_of, scopes=[…])`. Scheme and check are one: a dependency costs time."""
+
+    async def __call__(self, request: Request, needed: SecurityScopes) -> Caller:  # type: ignore[override]
+        """Raises ApiError (401, 403), RedisError."""
+        access: Access = request.app.state.gateway.access
+        caller = await access.caller(request, _token(request))
+        bind_contextvars(tenant=caller.tenant)
+        for scope in needed.scopes:
+            if Scope(scope) not in caller.scopes:
+                raise ApiError(
+                    Code.AUTH_FORBIDDEN,
+                    f"This API key lacks the scope '{scope}'.",
+                    headers={"WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'},
+                )
+        return caller
+
+
+caller_of = ApiKeyBearer(
+    scheme_name="API key",
+    bearerFormat="vsm_<key id>_<secret>",
+    description="A key of `visum keys create`. Its scopes say what it may do; its tenant, whose summaries it sees.",
+)
 
 
 async def caller_if_known(request: Request) -> Caller | None:
     """Who asks, for a route that is open to anybody: a key that is bad, or not to be checked, is as good as none."""
     access: Access = request.app.state.gateway.access
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
     try:
-        return await access.caller(request, token.strip() if scheme.lower() == "bearer" else None)
+        return await access.caller(request, _token(request))
     except (ApiError, RedisError):
         return None
+
+
+def _token(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None

@@ -27,7 +27,8 @@ class ServeSettings(BaseSettings):
     redis_url: RedisUrl | None = Field(
         default=None,
         description="Redis or Valkey that gateway and workers share. Unset: `visum serve` starts its own, the parts "
-        "alone look at redis://127.0.0.1:6379/0.",
+        "alone look at redis://127.0.0.1:6379/0. With TLS and a password: "
+        "rediss://USER:PASSWORD@HOST:6379/0?ssl_ca_certs=FILE.",
     )
     workers: int = Field(default=1, ge=1, le=64, description="Worker processes that `visum serve` starts.")
     backbone: str = Field(
