@@ -30,7 +30,7 @@ from benchmarks.processes import PartFailed
 from contract.ids import is_id
 from contract.keys import record_key
 from contract.queue import open_queue
-from resilience.faults import Scene
+from resilience.faults import FAULTS, Scene
 from resilience.storm import Storm
 from resilience.system import PROC, System, running, wait_until
 from resilience.traffic import Traffic
@@ -42,7 +42,7 @@ FIRST_CLIP = 7_000  # of the test split
 DRAIN_S, SETTLE_S = 240.0, 120.0
 JOBS_PER_MINUTE = 31  # at least: a little more than 300 in ten minutes
 HASTE = 3  # clients submit this much faster where the workers keep up
-PAUSES_S = (4.0, 12.0)
+LONGEST_PAUSE_S = 12.0  # between two faults; in a short run so much less that every kind strikes within it
 _DONE = re.compile(r"job (\S+) is done in \d+ ms")
 
 
@@ -89,7 +89,9 @@ def _under_fire(
     options: argparse.Namespace, system: System, traffic: Traffic, video: bytes, jobs: int
 ) -> dict[str, Any]:
     """The fields of the evidence that need a service which runs."""
-    faults = Storm(Scene(system, traffic, video, Random(options.seed)), options.seed, PAUSES_S, _say)
+    pause_s = min(LONGEST_PAUSE_S, 60 * options.minutes / len(FAULTS))
+    scene = Scene(system, traffic, video, Random(options.seed))
+    faults = Storm(scene, options.seed, (pause_s / 3, pause_s), _say)
     began = time.monotonic()
     ends_at = began + 60 * options.minutes
     traffic.start()

@@ -32,6 +32,9 @@ def test_two_gateways_and_three_workers_share_the_work_without_doing_any_twice(p
     assert len(parts.files()) == 30
 
 
+VIDEO_EVERY = 25
+
+
 class Clients:
     """Clients that keep their connections, and go to the other gateway only where a connection is refused."""
 
@@ -55,17 +58,19 @@ class Clients:
                     self.failures.append(repr(failure))
                     continue
                 self.answers[answer.status_code] += 1
-                if answer.status_code != 202:
+                if answer.status_code not in (200, 202):
                     self.failures.append(answer.text)
+                time.sleep(0.01)
 
     def _ask(self, http: httpx.Client, turn: int) -> httpx.Response:
-        for attempt in range(100):
+        """A listing, or every so often a video."""
+        for attempt in range(1000):
+            url = f"{self._urls[(turn + attempt) % 2]}/summaries"
             try:
-                return http.post(
-                    f"{self._urls[(turn + attempt) % 2]}/summaries",
-                    files={"file": ("a.mp4", MP4)},
-                    headers={"Idempotency-Key": uuid.uuid4().hex},
-                )
+                if turn % VIDEO_EVERY:
+                    return http.get(url, params={"limit": 1})
+                key = {"Idempotency-Key": uuid.uuid4().hex}
+                return http.post(url, files={"file": ("a.mp4", MP4)}, headers=key)
             except httpx.ConnectError:
                 time.sleep(0.01)
         raise httpx.ConnectError("both gateways refuse connections")
@@ -78,7 +83,7 @@ class Clients:
 
 def test_a_rolling_restart_of_gateways_and_workers_fails_no_request(parts: Parts) -> None:
     gateways = [parts.gateway(max_queue=100_000) for _ in range(2)]
-    workers = [parts.worker() for _ in range(2)]
+    workers = [parts.worker()]
     clients = Clients([url for _, url in gateways])
     try:
         for process, url in gateways:
@@ -99,7 +104,7 @@ def test_a_rolling_restart_of_gateways_and_workers_fails_no_request(parts: Parts
     finally:
         clients.stop()
     assert clients.failures == []
-    assert set(clients.answers) == {202}
+    assert set(clients.answers) == {200, 202}
     wait_until(lambda: parts.store.counts()[Status.SUCCEEDED] == clients.answers[202], "all is done")
 
 

@@ -138,3 +138,14 @@ def test_what_routing_has_seen_serves_the_frozen_backbones_answer(
     engine.look(Look(prompt_of(backbone, 2), key="frozen 2"))
     answers(engine, [request_of(backbone, 2, vision_key="frozen 2")])
     assert len(tower) == 1
+
+
+def test_a_video_that_was_deleted_is_let_go_of_with_everything_made_of_it() -> None:
+    cache = VisionCache(10_000)
+    for key in (("gone", 1), ("gone", 2), ("stays", 1)):
+        cache.put(key, seen(8))
+    held = cache.bytes
+    assert cache.forget(lambda key: key[0] == "gone") == 2
+    assert cache.get(("gone", 1)) is None
+    assert cache.get(("stays", 1)) is not None
+    assert cache.bytes == held // 3

@@ -27,6 +27,14 @@ def test_a_video_becomes_a_summary(running: Service, video: Path) -> None:
     assert record.attempts == 1
 
 
+def test_what_is_made_of_a_deleted_video_is_let_go_of(running: Service, video: Path) -> None:
+    summary_id = running.submit(video)
+    running.ended(summary_id)
+    running.store.delete(summary_id)
+    told = "let go of the features of"
+    wait_until(lambda: told in running.logs(), "the worker lets go of the features")
+
+
 def test_an_adapter_answers_with_its_gates(running: Service, video: Path) -> None:
     record = running.ended(running.submit(video, domain="traffic"))
     assert record.result is not None, running.logs()

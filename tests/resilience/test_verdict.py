@@ -1,0 +1,77 @@
+"""The kill test's verdict: every broken promise is told, and fails the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from resilience.faults import FAULTS
+from resilience.storm import Struck
+from resilience.verdict import Evidence, judge, table
+
+GOOD_END = {"status": "succeeded", "error": None, "attempts": 2}
+LOST_END = {"status": "failed", "error": {"code": "job.lost"}, "attempts": 5}
+
+
+def _evidence(**fields: Any) -> Evidence:
+    """A kill test of one job in which every promise held, but for `fields`."""
+    good = Evidence(
+        minutes=10.0,
+        accepted=["a"],
+        ends={"a": GOOD_END},
+        finishes=[5.0],
+        written=Counter(a=1),
+        problems=[],
+        counts={},
+        struck=[Struck(FAULTS[0], "worker 1", began=1.0, well=4.0)],
+        stuck=[],
+        books={"waiting list": 0},
+        orphans=[],
+        survivors=[],
+        fewest_jobs=1,
+    )
+    return replace(good, **fields)
+
+
+def test_promises_that_held_are_fine() -> None:
+    verdict = judge(_evidence())
+    assert verdict.failures == []
+    assert verdict.figures["jobs_lost"] == verdict.figures["jobs_stuck"] == 0
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"ends": {}}, "accepted a has no summary: no end"),
+        ({"ends": {"a": LOST_END}}, "accepted a has no summary: job.lost"),
+        ({"problems": ["a changed after its end: {}"]}, "a changed after its end"),
+        ({"written": Counter(a=2)}, "a was written by 2 workers"),
+        ({"stuck": ["a"]}, "a is stuck"),
+        ({"books": {"waiting list": 1}}, "the queue's waiting list still holds 1"),
+        ({"orphans": ["b"]}, "b belongs to no summary"),
+        ({"survivors": [7]}, "process 7 was left"),
+        ({"problems": ["GET a: 410"]}, "GET a: 410"),
+        ({"fewest_jobs": 2}, "1 jobs were accepted, 2 are needed"),
+        ({"struck": [Struck(FAULTS[0], "worker 1", began=1.0)]}, "worker 1 was never over"),
+    ],
+)
+def test_a_broken_promise_is_told(broken: dict[str, Any], words: str) -> None:
+    assert any(words in failure for failure in judge(_evidence(**broken)).failures)
+
+
+def test_recovery_counts_from_the_fault_to_what_came_after_it() -> None:
+    hits = [
+        Struck(FAULTS[0], "worker 1", began=1.0, well=4.0),
+        Struck(FAULTS[0], "worker 2", began=10.0, well=15.0),
+        Struck(FAULTS[0], "worker 3", began=20.0, idle=True),
+        Struck(FAULTS[0], "worker 3", began=30.0, missed=True),
+    ]
+    row = table(hits, finishes=[0.5, 2.0, 11.0])[FAULTS[0].name]
+    assert row == {
+        "count": 3,
+        "recovery_s": {"median": 4.0, "max": 5.0},
+        "next_finish_s": {"median": 1.0, "max": 1.0},
+    }
