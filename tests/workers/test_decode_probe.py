@@ -74,6 +74,7 @@ def test_a_missing_layer_is_said_with_its_remedy_and_fatal_only_where_required(
 def test_a_whole_sandbox_is_no_news(registry: CollectorRegistry, caplog: pytest.LogCaptureFixture) -> None:
     if missing := missing_layers():
         pytest.skip(f"not all layers are to be had here: {missing}")
+    caplog.clear()  # of servers that other tests killed
     server = DecodeServer()
     assert sandbox_suffices(Sandbox.REQUIRED, WorkerMetrics(registry), server)
     server.close()
