@@ -75,10 +75,7 @@ class FrameReader:
         self._saw_everything = not self._passing_over
 
     def frames_at(self, wanted: list[int]) -> Iterator[Found]:
-        """(pts, frame) of each wanted pts, ascending ones; of the next frame there is where one can't be decoded.
-
-        What comes back ascends too.
-        """
+        """(pts, frame) of each wanted pts, ascending ones; of the next frame there is where one can't be decoded."""
         self._wanted = set(wanted)
         for target in wanted:
             keyframe = self._nearer_start(target)
@@ -89,8 +86,6 @@ class FrameReader:
                 found = self._from_further_back(target, found)
             if found is None:
                 return
-            if found[0] < self._position:  # a damaged clock runs backwards: the frame is lost
-                continue
             self._position = found[0]
             yield found
 

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from tests.workers.decoders import stand_in
 from tests.workers.videos import write_video
 from workers.decode_probe import missing_layers, sandbox_suffices
+from workers.decode_process import DecodeServer
 from workers.decode_sandbox import Layer, Sandbox
 from workers.metrics import WorkerMetrics
 
@@ -73,7 +74,10 @@ def test_a_missing_layer_is_said_with_its_remedy_and_fatal_only_where_required(
 def test_a_whole_sandbox_is_no_news(registry: CollectorRegistry, caplog: pytest.LogCaptureFixture) -> None:
     if missing := missing_layers():
         pytest.skip(f"not all layers are to be had here: {missing}")
-    assert sandbox_suffices(Sandbox.REQUIRED, WorkerMetrics(registry))
+    caplog.clear()  # of servers that other tests killed
+    server = DecodeServer()
+    assert sandbox_suffices(Sandbox.REQUIRED, WorkerMetrics(registry), server)
+    server.close()
     assert caplog.records == []
     assert {_layer(registry, layer) for layer in Layer} == {1}
 
