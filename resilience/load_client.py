@@ -134,10 +134,10 @@ def header(head: str, name: str) -> str:
 
 def get(path: str) -> bytes:
     """A GET's bytes."""
-    return f"GET {path} HTTP/1.1\r\nHost: load\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 
 def post(path: str, body: bytes, content_type: str) -> bytes:
     """A POST's bytes."""
-    head = f"POST {path} HTTP/1.1\r\nHost: load\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
