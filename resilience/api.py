@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ from resilience.api_service import Running, running
 def main(arguments: Sequence[str]) -> int:
     """Fuzz, walk, tell, and the exit code."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started is ended with it
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="visum-api-", dir="/tmp") as name:
         scratch = Path(name)

@@ -8,6 +8,7 @@ Prints a table and one line of JSON. Exit status 1 if a promise is broken. Linux
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ MEMORY = "memory"
 def main(arguments: Sequence[str]) -> int:
     """Load, tell, and the exit code."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started is ended with it
     verdict = Verdict()
     idle = idle_share(2.0)
     if idle is not None:

@@ -96,7 +96,7 @@ async def _bystanders(url: str, plan: Plan) -> AsyncIterator[list[asyncio.Stream
     ]
     heads, bodies = links[plan.idle :: 2], links[plan.idle + 1 :: 2]
     for _, writer in heads:
-        writer.write(b"GET /summaries HTTP/1.1\r\nHost: load\r\n")
+        writer.write(b"GET /summaries HTTP/1.1\r\nHost: 127.0.0.1\r\n")
     for _, writer in bodies:
         writer.write(submit(form(MIB))[:2048])
     slow = [writer for _, writer in heads], [writer for _, writer in bodies]
@@ -111,10 +111,10 @@ async def _bystanders(url: str, plan: Plan) -> AsyncIterator[list[asyncio.Stream
 
 async def _trickle(heads: list[asyncio.StreamWriter], bodies: list[asyncio.StreamWriter]) -> None:
     while True:
-        for writer in heads:
-            writer.write(b"X-Slow: 1\r\n")
-        for writer in bodies:
-            writer.write(b"\0")
+        for writers, piece in ((heads, b"X-Slow: 1\r\n"), (bodies, b"\0")):
+            for writer in writers:
+                if not writer.is_closing():
+                    writer.write(piece)
         await asyncio.sleep(PAUSE_S)
 
 

@@ -16,12 +16,12 @@ class Plan:
     submits: tuple[tuple[int, int], ...] = ((MIB // 4, 300), (4 * MIB, 60))
     polls: int = 1500
     levels: tuple[int, ...] = (10, 100, 1_000, 10_000, 100_000)
-    looks: int = 400
+    looks: int = 200
     uploads: int = 200
     upload_bytes: int = MIB
     idle: int = 1000
     slow: int = 200
-    crowd_s: float = 20.0
+    crowd_s: float = 12.0  # shorter than a head may take: all the bystanders are there to the end
     memory_s: float = 120.0
 
 
