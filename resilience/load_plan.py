@@ -9,13 +9,13 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Plan:
-    """`submits` are (bytes of a video, requests a round); `levels`, how many records there are when reads are timed."""
+    """`submits` are (bytes of a video, requests a round); `records`, how few and how many there are in timed reads."""
 
     rounds: int = 7
     connections: int = 8
     submits: tuple[tuple[int, int], ...] = ((MIB // 4, 300), (4 * MIB, 60))
     polls: int = 1500
-    levels: tuple[int, ...] = (10, 100, 1_000, 10_000, 100_000)
+    records: tuple[int, int] = (10, 100_000)
     looks: int = 200
     uploads: int = 200
     upload_bytes: int = MIB
@@ -30,7 +30,7 @@ QUICK = Plan(
     rounds=2,
     submits=((MIB // 4, 20), (4 * MIB, 8)),
     polls=200,
-    levels=(10, 1_000),
+    records=(10, 1_000),
     looks=100,
     uploads=40,
     idle=100,

@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from redis import Redis
 
+from benchmarks.side_by_side import Figures, take_turns
 from contract.containers import Container
 from contract.ids import new_id
 from contract.records import Status, SummaryRecord, SummaryRequest
 from contract.result import SummaryResult
 from contract.store import SummaryStore
-from resilience.load_client import drive, get
+from resilience.load_client import MEDIAN, drive, get
 from resilience.load_plan import Plan
-from resilience.load_service import Running
+from resilience.load_service import Running, running
 from resilience.load_verdict import Verdict
 from service.examples import RESULT
 
-MOST = 1.5  # the slowest level's median beside the first one's: what is flat moves by the machine's noise
-REPEATS = 3
+LEAST = 0.8  # of the small store's speed, in the median of the rounds
 BATCH = 500
-PAGE = 10  # as many as there are at the first level: every level's page holds the same
+PAGE = 10  # as many as the small store has: both pages hold the same
 
 
-def records(running: Running, plan: Plan, verdict: Verdict) -> None:
-    """Time the same three reads at every level."""
-    running.empty()
-    stored: list[str] = []
-    found: dict[str, list[float]] = {}
-    with Redis.from_url(running.redis_url) as redis:
-        for level in plan.levels:
-            stored += fill(redis, level - len(stored))
-            for what, path in _reads(stored).items():
-                found.setdefault(what, []).append(_median(running.url, path, plan))
-    for what, medians in found.items():
-        ratio = max(medians) / medians[0]
-        shown = ", ".join(f"{median:.2f}" for median in medians)
-        levels = f"{plan.levels[0]:,} to {plan.levels[-1]:,} records"
-        verdict.hold(
-            f"{what}, {levels}", f"median {shown} ms, ratio {ratio:.2f}", f"≤ {MOST}", ratio <= MOST, ratio
-        )
-    running.empty()
+def records(small: Running, plan: Plan, verdict: Verdict) -> None:
+    """The same reads of a service with few records and of another with many, in turns."""
+    small.empty()
+    few, many = plan.records
+    names = f"{many:,} records", f"{few:,} records"
+    with (
+        tempfile.TemporaryDirectory(prefix="visum-load-", dir="/tmp") as folder,
+        running(Path(folder)) as large,
+    ):
+        services = dict(zip(names, (large, small), strict=True))
+        reads = {
+            name: _reads(_filled(services[name], count))
+            for name, count in zip(names, (many, few), strict=True)
+        }
+        for what in reads[names[0]]:
+            arms = {
+                name: lambda _, url=service.url, path=reads[name][what]: _look(url, path, plan)
+                for name, service in services.items()
+            }
+            row = take_turns(arms, rounds=plan.rounds).row(*names, MEDIAN)
+            ratio = row.ratio
+            figure = f"{row.value.median:.2f} beside {row.baseline.median:.2f} ms, ratio {ratio.median:.2f} "
+            figure += f"({ratio.low:.2f}–{ratio.high:.2f})"
+            key = f"{what}, {names[0]} beside {few:,}"
+            verdict.hold(key, figure, f"≥ {LEAST}", ratio.median >= LEAST, ratio.median)
+    small.empty()
+
+
+def _filled(service: Running, count: int) -> list[str]:
+    with Redis.from_url(service.redis_url) as redis:
+        return fill(redis, count)
 
 
 def fill(redis: Redis, count: int) -> list[str]:
@@ -87,12 +102,12 @@ def _reads(stored: list[str]) -> dict[str, str]:
     }
 
 
-def _median(url: str, path: str, plan: Plan) -> float:
-    """The best of a few medians: what else runs on the machine only ever adds."""
-    medians = []
-    for _ in range(REPEATS):
-        found = drive(url, lambda _: get(path), requests=plan.looks, connections=1)
-        if found.failed(200):
-            raise RuntimeError(f"{path}: {dict(found.statuses)} where all should be 200")
-        medians.append(found.percentile(50))
-    return min(medians)
+def _look(url: str, path: str, plan: Plan) -> Figures:
+    """
+    Raises:
+        RuntimeError: an answer was no 200.
+    """
+    found = drive(url, lambda _: get(path), requests=plan.looks, connections=1)
+    if found.failed(200):
+        raise RuntimeError(f"{path}: {dict(found.statuses)} where all should be 200")
+    return found.figures()
