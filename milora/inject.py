@@ -31,10 +31,13 @@ def inject(
     pass.
 
     Raises:
-        ConfigError: a pattern matches nothing, or a module is a target twice.
+        ConfigError: a pattern matches nothing, a module is a target twice, or several slots with a fusion per layer.
         UnsupportedLayer: a target is no ungrouped, zero-padded Linear, Conv2d or Conv3d; the model is
         untouched.
     """
+    own_fusion = config.fusion == "per_layer" and len(config.groups) == 2
+    if own_fusion and slots != 1:
+        raise ConfigError("a fusion per layer is for training one adapter; an exported one has it in B")
     targets = _resolve(model, config)
     layers = [
         MiloraLayer(
@@ -46,6 +49,7 @@ def inject(
             slots=slots,
             gate_input_gradient=config.gate_input_gradient,
             dtype=dtype,
+            own_fusion=own_fusion,
         )
         for index, (name, module, group) in enumerate(targets)
     ]
