@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from visum import adapters, backbones, world
+from visum.ablate import ablate
 from visum.errors import CliError, UsageError, sentences
 from visum.evaluate import evaluate
 from visum.extras import missing_extra
@@ -27,6 +28,7 @@ app.add_typer(backbones.app, name="backbones")
 app.add_typer(world.app, name="world")
 app.command()(train)
 app.command()(evaluate)
+app.command()(ablate)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON record a line, for scripts.")]
 

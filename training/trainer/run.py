@@ -108,7 +108,7 @@ def make_job(backbone: Backbone, plan: Plan) -> tuple[TrainingJob, Milora]:
     except (ConfigError, UnsupportedLayer) as error:
         raise InvalidConfig(str(error)) from error
     if config.machine.gradient_checkpointing and isinstance(forward, StockPass):
-        backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+        backbone.model.activation_checkpointing_enable({"use_reentrant": False})
         backbone.model.train()  # transformers checkpoints in this mode only
     job = TrainingJob(
         backbone.model,
