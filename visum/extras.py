@@ -14,7 +14,7 @@ EXTRAS = {
         "torchvision",
         "transformers",
     },
-    "train": {"rouge_score"},
+    "train": {"accelerate", "matplotlib", "rouge_score", "tensorboard"},
 }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from model_store.backbone import load_backbone
 from training.experiments.baselines import PeftLora, PeftXLora
@@ -33,6 +34,7 @@ _CURVE_POINTS = 40
 def execute(spec: RunSpec, *, backbone: str, cache: Path, threads: int = 1) -> dict[str, Any]:
     """The result of one run as JSON. ``cache`` holds the clips, drawn once for all runs."""
     torch.set_num_threads(threads)
+    disable_progress_bar()
     config = config_of(spec)
     measured = WorldSamples(
         spec.domain, spec.split, spec.measured_clips, max_frames=spec.max_frames, cache=cache

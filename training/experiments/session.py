@@ -20,6 +20,8 @@ from training.experiments.runner import Machine, estimate_s, finished, run_all
 from training.experiments.spec import RunSpec, Size
 
 NAMES = (*EXPERIMENTS, "cost", "specialize")
+#: Of those that are no table of arms, on two cores.
+_COST_MINUTES, _SPECIALIZE_MINUTES = 1, 3
 Tell = Callable[[str], None]
 
 
@@ -56,6 +58,13 @@ class Session:
             minutes = estimate_s(self.machine, own.values()) / 60
             lines.append(f"{name:<12} {len(own):>5} {done:>5} {minutes:>8.0f}")
         minutes = estimate_s(self.machine, everything.values()) / 60
+        if "cost" in self.names:
+            lines.append(f"{'cost':<12} {1:>5} {'':>5} {_COST_MINUTES:>8.0f}")
+            minutes += _COST_MINUTES
+        if "specialize" in self.names:
+            own = _SPECIALIZE_MINUTES * self.seeds * self.size.clips / Size().clips
+            lines.append(f"{'specialize':<12} {self.seeds:>5} {'':>5} {own:>8.0f}")
+            minutes += own
         lines.append(f"{'all':<12} {len(everything):>5} {'':>5} {minutes:>8.0f}")
         lines.append(
             f"{self.machine.side_by_side} runs at a time, {self.machine.threads} thread each; runs that several "
@@ -97,7 +106,9 @@ class Session:
         if "specialize" in self.names:
             from training.experiments.specialize import write_specialization
 
-            tell(f"specialize: {write_specialization(self.machine, self.size, self.out, self.command)}")
+            tell(
+                f"specialize: {write_specialization(self.machine, self.size, self.out, self.command, self.seeds)}"
+            )
 
     def _sweeps(self) -> list[RunSpec]:
         return [spec for _, _, spec in sweep_specs(self.tables, self.size)]
