@@ -150,7 +150,7 @@ def test_another_backbone_takes_the_stock_pass_and_the_fast_one_is_refused_by_na
     tiny = load_backbone(write_tiny_backbone(tmp_path / "tiny"), device="cpu")
     assert isinstance(choose_forward(tiny, CONFIG, RandomSamples(2)), StockPass)
     fast = CONFIG.model_copy(update={"machine": CONFIG.machine.model_copy(update={"forward": "fast"})})
-    with pytest.raises(InvalidConfig, match="machine.forward = 'fast'"):
+    with pytest.raises(InvalidConfig, match=r"machine\.forward = 'fast'"):
         choose_forward(tiny, fast, RandomSamples(2))
 
 

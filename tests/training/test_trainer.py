@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,6 +25,10 @@ from training.trainer.config import load_config
 from training.trainer.errors import Diverged, InvalidConfig, NoUsableData, RunExists, WriteFailed
 from training.trainer.job import only_what_is_adapted_learns
 from training.trainer.order import Order
+from training.trainer.passes import Pair
+from training.trainer.quality import judge
+from training.trainer.samples import held_out
+from training.trainer.video_samples import VideoSamples
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +213,33 @@ def test_the_loss_curve_is_of_numbers(unbroken) -> None:
 def test_tokens_per_batch_decides_the_clips_of_a_batch(backbone, tmp_path) -> None:
     with pytest.raises(ValueError, match="give batch_size"):
         make_job(backbone, tmp_path, config(**{"schedule.tokens_per_batch": 100}))
+
+
+def test_samples_held_out_are_not_learned_from() -> None:
+    train, validation = held_out(RandomSamples(10), 0.2, seed=1)
+    assert (len(train), len(validation)) == (8, 2)
+    assert not {*train.names} & {*validation.names}
+    assert train[0].name == train.names[0]
+    assert [len(part) for part in held_out(RandomSamples(1), 0.2, seed=1)] == [1, 0]
+
+
+def test_references_are_learned_in_turn_and_scored_against_the_best(tmp_path) -> None:
+    example = SimpleNamespace(id="a", path=tmp_path / "a.mp4", references=("One red car.", "A bus."))
+    seen = SimpleNamespace(frames=np.zeros((2, 32, 32, 3), np.uint8), timestamps_s=np.array([0.0, 1.0]))
+    samples = VideoSamples([example], lambda path: seen)
+    assert [Pair.of(samples[0], "Say.", turn).answer for turn in range(3)] == [
+        "One red car.", "A bus.", "One red car."
+    ]  # fmt: skip
+    quality = judge(samples, ["A bus."])
+    assert (quality.rouge_l, quality.exact, quality.facts) == (1.0, 1.0, None)
+
+
+def test_two_processes_share_a_run_and_learn_the_same_weights(backbone, tmp_path) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+               "-m", "tests.training.trainer_process", str(backbone), str(tmp_path)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(_curve(tmp_path)) == STEPS
+    clips = [int(line[2]) for line in _curve(tmp_path)]
+    assert clips[-1] > STEPS * 2 * 2  # twice as many as one process takes

@@ -161,7 +161,11 @@ def _page(report: dict[str, Any]) -> str:
             f"With {batch} at a time the gate alone takes {gate:.2f} ms; it is computed once a request.",
         ]
     kept = report["memory"]
-    lines += ["", f"An adapter keeps {kept['experts_bytes'] / 2**20:.2f} MiB of experts, "
-              f"{kept['gates_bytes'] / 2**10:.0f} KiB of gates ({kept['gates_share']:.1%}) and {kept['fusion_bytes']} bytes of fusion; a request keeps "
-              f"{kept['gates_bytes_a_request']} bytes of gates while it is answered.", ""]  # fmt: skip
+    lines += [
+        "",
+        f"An adapter keeps {kept['experts_bytes'] / 2**20:.2f} MiB of experts, {kept['gates_bytes'] / 2**10:.0f} KiB "
+        f"of gates ({kept['gates_share']:.1%}) and {kept['fusion_bytes']} bytes of fusion;",
+        f"a request keeps {kept['gates_bytes_a_request']} bytes of gates while it is answered.",
+        "",
+    ]
     return "\n".join(lines)

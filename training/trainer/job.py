@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -157,11 +158,9 @@ class TrainingJob:
             if self.config.watch.frozen:
                 self.place.frozen = self._measured_together()  # B is zero: the backbone alone answers
         learner, optimizer = self.accelerator.prepare(_Learner(self), optimizer)
-        with writing(f"the log in {self.folder}", self.checkpoints.newest()):
-            log = RunLog(self.folder, self.place.step, tensorboard=self._logs_events())
-        losses = [float(line["loss"]) for line in log.kept]
-        norms = [float(line["frobenius"] or 0) for line in log.kept]
-        quality: dict[str, Any] | None = None
+        log = self._open_log()
+        losses = [float(line["loss"]) for line in log.kept] if log else []
+        norms = [float(line["frobenius"] or 0) for line in log.kept] if log else []
         started, batches = time.monotonic() - self.place.seconds, self._batches()
         try:
             self.method.module.train()
@@ -172,13 +171,13 @@ class TrainingJob:
                 norms.append(line.get("frobenius", 0.0))
                 on_progress(self.place.step, self.steps, line["loss"])
                 if self._is_due(self.config.watch.evaluate_every):
-                    quality = self._look(losses, norms)
-                    line |= _figures(quality)
+                    line |= _figures(self._look(losses, norms))
                 self._note(log, line)
                 if self._is_due(self.config.watch.checkpoint_every):
                     self._save(optimizer, log)
         finally:
-            log.close()
+            if log is not None:
+                log.close()
         return self._finish(losses, norms)
 
     # -- one step ----------------------------------------------------------------------------------
@@ -316,9 +315,11 @@ class TrainingJob:
             quality = Quality.of(told)
             frozen = Quality.of(self.place.frozen) if self.place.frozen else None
             found += [*order_not_learned(quality), *no_gain(quality, frozen)]
+        told_before = set(self.place.findings)
         self.place.findings = {finding.code: [finding.seen, finding.advice] for finding in found}
         for finding in found:
-            self.accelerator.print(f"step {self.place.step}: {finding}", flush=True)
+            if finding.code not in told_before:
+                self.accelerator.print(f"step {self.place.step}: {finding}", file=sys.stderr, flush=True)
 
     def _measured_together(self) -> dict[str, Any] | None:
         """The quality now as JSON, measured by the first process and told to all."""
@@ -347,16 +348,23 @@ class TrainingJob:
         patience = self.config.watch.patience
         return 0 < patience <= self.place.stale
 
-    def _note(self, log: RunLog, line: dict[str, float]) -> None:
+    def _open_log(self) -> RunLog | None:
+        """The first process's log; the others write none."""
         if not self.accelerator.is_main_process:
+            return None
+        with writing(f"the log in {self.folder}", self.checkpoints.newest()):
+            return RunLog(self.folder, self.place.step, tensorboard=self.config.machine.tensorboard)
+
+    def _note(self, log: RunLog | None, line: dict[str, float]) -> None:
+        if log is None:
             return
         with writing(f"the log in {self.folder}", self.checkpoints.newest()):
             log.write(line)
             if self.place.step % _LOG_EVERY == 0:
                 log.flush()
 
-    def _save(self, optimizer: Any, log: RunLog) -> None:
-        if not self.accelerator.is_main_process:
+    def _save(self, optimizer: Any, log: RunLog | None) -> None:
+        if log is None:
             return
         with writing(f"the log in {self.folder}", self.checkpoints.newest()):
             log.flush()
@@ -405,9 +413,6 @@ class TrainingJob:
     def _what_is_left(self) -> str:
         newest = self.checkpoints.newest()
         return f"the last good checkpoint is {newest}" if newest else "there was no checkpoint yet"
-
-    def _logs_events(self) -> bool:
-        return self.config.machine.tensorboard and self.accelerator.is_main_process
 
 
 class _Learner(nn.Module):

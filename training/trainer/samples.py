@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -48,6 +49,36 @@ class WithFacts(Protocol):
     """Samples of which the truth is known: answers are also scored by facts."""
 
     def clip(self, index: int) -> object: ...
+
+
+class Subset:
+    """Some of the samples, by number."""
+
+    def __init__(self, samples: Samples, indices: Sequence[int]) -> None:
+        self._samples, self._indices = samples, list(indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> VideoSample:
+        return self._samples[self._indices[index]]
+
+    @property
+    def names(self) -> Sequence[str]:
+        names = self._samples.names
+        return [names[index] for index in self._indices]
+
+    @property
+    def frame_counts(self) -> Sequence[int] | None:
+        counts = self._samples.frame_counts
+        return None if counts is None else [counts[index] for index in self._indices]
+
+
+def held_out(samples: Samples, share: float, seed: int) -> tuple[Subset, Subset]:
+    """The samples to learn from and those to measure on, one of each at least; the same each time."""
+    order = random.Random(seed).sample(range(len(samples)), len(samples))
+    count = min(max(1, round(share * len(samples))), max(0, len(samples) - 1))
+    return Subset(samples, sorted(order[count:])), Subset(samples, sorted(order[:count]))
 
 
 def fingerprint(samples: Samples) -> str:
