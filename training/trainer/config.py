@@ -99,7 +99,9 @@ class ScheduleSettings(_Section):
     matrix_lr: float = Field(default=1.5e-2, gt=0, description="of A and B")
     gate_lr: float = Field(default=2e-3, gt=0, description="of G")
     fusion_lr: float = Field(default=2e-2, gt=0, description="of a")
-    warmup_steps: int = Field(default=30, ge=0)
+    warmup_steps: int = Field(
+        default=30, ge=0, description="steps until the peak rates, a fifth of all at most"
+    )
     floor: float = Field(default=1e-3, ge=0, le=1, description="least share of the peak rates")
     clip_norm: float = Field(default=1.0, gt=0, description="gradients are scaled down to this norm")
 
@@ -136,9 +138,13 @@ class MachineSettings(_Section):
 class TrainConfig(_Section):
     """A training. Two equal ones over the same data give the same weights."""
 
-    seed: int = Field(default=11, ge=0)
-    groups: tuple[GroupName, ...] = Field(default=("temporal", "spatial"), min_length=1)
-    fusion: Literal["learned", "fixed", "per_layer"] = "learned"
+    seed: int = Field(default=11, ge=0, description="of experts, order, dropout and noise")
+    groups: tuple[GroupName, ...] = Field(
+        default=("temporal", "spatial"), min_length=1, description="what is adapted"
+    )
+    fusion: Literal["learned", "fixed", "per_layer"] = Field(
+        default="learned", description="alpha: learned, fixed at one half, or one a layer"
+    )
     temporal: GroupSettings = GroupSettings()
     spatial: GroupSettings = GroupSettings(lr_scale=0.3)
     loss: LossSettings = LossSettings()

@@ -33,6 +33,7 @@ from training.trainer.samples import Samples, fingerprint
 
 Progress = Callable[[int, int, float], None]
 _DEFAULT_SHARE = 0.75  # of the batches that have the first instruction
+_WARMUP_PART = 5  # of the steps at most are warm-up
 _LOG_EVERY = 20  # steps between flushes of the log
 _CHECKPOINT_FORMAT = 1
 
@@ -226,7 +227,8 @@ class TrainingJob:
     def _factor(self, step: int) -> float:
         """Warm-up and cosine, as a share of the peak rates."""
         schedule = self.config.schedule
-        warm = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
+        rising = min(schedule.warmup_steps, self.steps // _WARMUP_PART)
+        warm = min(1.0, (step + 1) / rising) if rising else 1.0
         return max(schedule.floor, warm * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
 
     def _batch_size(self, frames: int) -> int:
