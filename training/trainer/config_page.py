@@ -26,7 +26,7 @@ While it learns the trainer says what looks wrong, on stderr, in the manifest an
 
 | code | seen | what to do |
 |---|---|---|
-| `experts_collapsed` | in over a tenth of a group's layers an expert gets under 1/(4K) of the gate | more `loss.balance` |
+| `experts_collapsed` | in over a tenth of a group's layers an expert gets under 1/(4K) | more `loss.balance` |
 | `experts_alike` | experts of a layer change the same directions (principal angles) | fewer experts of a higher rank |
 | `lambda_too_strong` | the loss stalls while the experts' norms shrink | a tenth of `loss.frobenius` |
 | `order_not_learned` | objects are told rightly, their order is not | more temporal rank or rate, more frames |
@@ -45,8 +45,9 @@ FOOT = """
 
 `visum ablate all --plan` says what would run and how long it takes here; `visum ablate all` runs it, two runs at a
 time, one CPU thread each. A finished run is a JSON file in `<out>/runs` and is never run again: a killed command,
-called again, goes on. Every experiment becomes `<name>.json`, `.md` and `.svg` in `--out`. Learning rates are swept for every arm on
-validation clips with a seed of its own before arms are compared on test clips; the domain `laboratory` is in no sweep.
+called again, goes on. Every experiment becomes `<name>.json`, `.md` and `.svg` in `--out`. Learning rates are swept
+for every arm on validation clips with a seed of its own before arms are compared on test clips; the domain
+`laboratory` is in no sweep.
 """
 
 
