@@ -15,7 +15,7 @@ COMMANDS = [
     ["serve"], ["gateway"], ["worker"], ["summarize"],
     ["adapters", "list"], ["adapters", "show"], ["adapters", "publish"], ["adapters", "verify"],
     ["backbones", "list"], ["backbones", "import"], ["backbones", "verify"],
-    ["world", "render"], ["train"], ["evaluate"],
+    ["world", "render"], ["train"], ["evaluate"], ["ablate"],
 ]  # fmt: skip
 
 

@@ -28,9 +28,9 @@ class Arm:
 class Size:
     """How much a run learns and is measured on; short clips only, so that many runs fit into an hour."""
 
-    clips: int = 512
-    new_words: float = 1.5  # times as many clips where the wording is new
-    test_clips: int = 64
+    clips: int = 256
+    new_words: float = 3.0  # times as many clips where the wording is new
+    test_clips: int = 96
     validation_clips: int = 48
     batch_size: int = 8
     max_frames: int = 7

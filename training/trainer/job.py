@@ -120,6 +120,7 @@ class TrainingJob:
         self.steps = schedule.max_steps or max(1, schedule.epochs * self.order.per_epoch // self._share)
         self.place = Place()
         self._best: dict[str, Tensor] = {}
+        self._restored: dict[str, Tensor] = {}  # the optimizer's, of a checkpoint
         self._gates = GateWatch(method.handle) if isinstance(method, Milora) else None
 
     def resume(self) -> bool:
@@ -282,10 +283,9 @@ class TrainingJob:
     def _optimizer(self) -> torch.optim.Optimizer:
         """AdamW, with the state of the checkpoint if there was one."""
         optimizer = torch.optim.AdamW(self._groups, lr=1.0, betas=(0.9, 0.98), weight_decay=0.0)
-        restored = getattr(self, "_restored", {})
-        if restored:
+        if self._restored:
             state: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in restored.items():
+            for name, tensor in self._restored.items():
                 place, key = name.split("/")
                 state.setdefault(int(place), {})[key] = tensor
             optimizer.load_state_dict(

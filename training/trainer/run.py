@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,7 +91,9 @@ def load(ref: str, config: TrainConfig, *, store: Path | None = None) -> Backbon
         torch.set_num_threads(machine.threads)
     on_cpu = machine.device == "cpu" or (machine.device == "auto" and not torch.cuda.is_available())
     dtype = torch.float32 if on_cpu or machine.precision == "fp32" else torch.bfloat16
-    return load_backbone(ref, store=store, device=machine.device, dtype=dtype)
+    own = os.environ.get("LOCAL_RANK")  # as `accelerate launch` numbers a machine's processes
+    device = f"cuda:{own}" if own is not None and not on_cpu else machine.device
+    return load_backbone(ref, store=store, device=device, dtype=dtype)
 
 
 def make_job(backbone: Backbone, plan: Plan) -> tuple[TrainingJob, Milora]:
