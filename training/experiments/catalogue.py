@@ -120,10 +120,17 @@ def compared_specs(
                 yield run_spec(arm, domain, seed, rate, size, "test")
 
 
+def times_of(domain: str, size: Size) -> float:
+    """How many times the smallest number of clips a domain takes to be learned."""
+    if domain in NEW_WORDS:
+        return size.new_words
+    return size.new_looks if domain == OLD_WORDS_NEW_LOOKS else 1.0
+
+
 def run_spec(arm: Arm, domain: str, seed: int, rate: float, size: Size, split: str) -> RunSpec:
     """One run of an arm."""
     frozen = arm.method == "frozen"
-    clips = round(size.clips * (size.new_words if domain in NEW_WORDS else 1))
+    clips = round(size.clips * times_of(domain, size))
     return RunSpec(
         arm=arm.name,
         method=arm.method,

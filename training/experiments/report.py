@@ -132,7 +132,8 @@ def _page(report: Mapping[str, Any]) -> str:
 {report["command"]}
 ```
 
-{size["clips"]} training clips a run, each seen once ({size["new_words"]:g} times as many where the wording is new),
+{size["clips"]} training clips a run, each seen once ({size["new_looks"]:g} times as many where known words have new
+looks, {size["new_words"]:g} times where the wording is new),
 {size["test_clips"]} test clips; mean ± deviation over {seeds} seeds. {report["machine"]}.
 
 {chr(10).join(table)}
