@@ -1,6 +1,7 @@
 """A training in a process of its own, to be killed: ``python -m tests.training.trainer_process BACKBONE RUN [resume]``.
 
-It prints every step that is done and leaves what it learned in ``final.safetensors``.
+It prints every step that is done and leaves what it learned in ``final.safetensors``; where several processes share the
+run, the second in ``final-1.safetensors``.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ def main() -> None:
     if "resume" in sys.argv and not job.resume():
         raise SystemExit("there is no checkpoint")
     job.run_to_end(lambda step, steps, loss: print(step, flush=True))
-    if job.accelerator.is_main_process:
-        save_file(job.method.state(), run / "final.safetensors")
+    own = "" if job.accelerator.is_main_process else f"-{job.accelerator.process_index}"
+    save_file(job.method.state(), run / f"final{own}.safetensors")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from training.experiments.spec import Arm, RunSpec, Size
 from training.world import DOMAINS
 
 #: Peak learning rates of A and B that every arm is tried with before it is compared.
-LEARNING_RATES = (4e-3, 1e-2, 2.5e-2)
+LEARNING_RATES = (1.6e-3, 4e-3, 1e-2, 2.5e-2)
 SWEEP_SEED = 1000  # no arm is compared on the seed that its rate was chosen on
 NEW_WORDS = frozenset({*DOMAINS, "laboratory"})
 #: Old words and new looks; old looks and a new order of telling.
