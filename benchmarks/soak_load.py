@@ -150,9 +150,12 @@ class Load:
 
     def _burst(self, uploads: Sequence[tuple[Video, dict[str, str]]]) -> None:
         with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
-            answers = list(pool.map(lambda upload: self._post(*upload), uploads))
-        for (video, _), answer in zip(uploads, answers, strict=True):
-            self._book(video, answer)
+            posted = [(video, pool.submit(self._post, video, options)) for video, options in uploads]
+        for video, answer in posted:
+            try:
+                self._book(video, answer.result())
+            except httpx.HTTPError as error:  # the others of the burst were answered, and are accounted for
+                self.problems.append(f"POST {video.path.name}: {error!r}")
 
     def _post(self, video: Video, options: dict[str, str]) -> httpx.Response:
         with video.path.open("rb") as file:
@@ -178,9 +181,9 @@ class Load:
             self._delete(heapq.heappop(self._cancels)[1])
 
     def _cancel_running(self) -> None:
-        running = self._listed("running")
+        running = [record["id"] for record in self._listed("running") if record["id"] in self.bookings]
         if running:
-            self._delete(self._draw.choice(running)["id"])
+            self._delete(self._draw.choice(running))
 
     def _delete(self, summary_id: str) -> None:
         """Cancel it, or delete it where it is finished already: the answer says which of the two it was."""

@@ -9,6 +9,7 @@ ContractError
 ├── SummaryGone              the id existed; it expired or was deleted
 ├── SummaryUnfinished        only a finished summary can be deleted
 ├── QueueFull
+├── QuotaExceeded            the tenant has as much as it may have
 ├── OutcomeUnknown           Redis broke off while a summary was being created
 ├── IdempotencyConflict      one key, two different requests
 └── BlobError
@@ -33,6 +34,13 @@ class Code(StrEnum):
     REQUEST_NOT_MULTIPART = "request.not_multipart"
     REQUEST_INVALID_FIELD = "request.invalid_field"
     REQUEST_IDEMPOTENCY_CONFLICT = "request.idempotency_conflict"
+
+    AUTH_REQUIRED = "auth.required"
+    AUTH_INVALID = "auth.invalid"
+    AUTH_FORBIDDEN = "auth.forbidden"
+    QUOTA_RATE = "quota.rate"
+    QUOTA_CONCURRENCY = "quota.concurrency"
+    QUOTA_STORAGE = "quota.storage"
 
     SUMMARY_NOT_FOUND = "summary.not_found"
     SUMMARY_GONE = "summary.gone"
@@ -140,6 +148,16 @@ class QueueFull(ContractError):
         super().__init__(f"{depth} summaries wait, the queue holds at most {limit}")
         self.depth = depth
         self.limit = limit
+
+
+class QuotaExceeded(ContractError):
+    """One more would be over a bound of the tenant's. `message` is a sentence for whoever asks."""
+
+    def __init__(self, code: Code, message: str, retry_after_s: int) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
 
 
 class OutcomeUnknown(ContractError):

@@ -6,10 +6,14 @@ import hashlib
 from itertools import product
 
 from contract.records import Status, SummaryRecord
+from contract.tenants import DEFAULT_TENANT
 
 ANY = "*"
 EXPIRIES = "visum:expiries"  # sorted set: id by the second it expires
 ADMISSIONS = "visum:admissions"  # counter that every creation bumps, so that two of them notice each other
+API_KEYS = "visum:api-keys"  # hash: an API key by its id
+STORED_VIDEOS = "visum:stored-videos"  # hash: by summary, the bytes of its video and its tenant
+STORED_BYTES = "visum:stored-bytes"  # hash: by tenant, the bytes of its videos
 
 
 def record_key(summary_id: str) -> str:
@@ -17,21 +21,32 @@ def record_key(summary_id: str) -> str:
 
 
 def tombstone_key(summary_id: str) -> str:
+    """Holds the tenant whose summary it was."""
     return f"visum:tombstone:{summary_id}"
 
 
-def idempotency_key(key: str) -> str:
+def idempotency_key(key: str, tenant: str = DEFAULT_TENANT) -> str:
     """Hashed: what a client chose may be long, or hold anything."""
-    return f"visum:idempotency:{hashlib.sha256(key.encode()).hexdigest()}"
+    own = key if tenant == DEFAULT_TENANT else f"{tenant}\n{key}"  # a header's value holds no line break
+    return f"visum:idempotency:{hashlib.sha256(own.encode()).hexdigest()}"
 
 
-def index_key(status: Status | None, domain: str | None) -> str:
-    """Sorted set of the ids with this status and domain; all scores 0, so the order is the ids' own."""
-    return f"visum:index:{ANY if status is None else status}:{ANY if domain is None else domain}"
+def index_key(status: Status | None, domain: str | None, tenant: str | None = None) -> str:
+    """Sorted set of the ids with this status, domain and tenant; all scores 0, so the order is the ids' own.
+
+    Over all tenants (None) there is one set a status, whatever the domain: nobody lists more than that.
+    The default tenant's names are those of the time before tenants. A domain that a client asks for may be any
+    text, so it comes last: it can't lead out of its tenant's names.
+    """
+    owner = "" if tenant in (None, DEFAULT_TENANT) else f"@{tenant}:"
+    index = f"visum:index:{owner}{ANY if status is None else status}"
+    return index if tenant is None else f"{index}:{ANY if domain is None else domain}"
 
 
 def index_keys(record: SummaryRecord) -> frozenset[str]:
-    """The four indexes that a record is in: any/its status by any/its domain."""
-    return frozenset(
-        index_key(status, domain) for status, domain in product((None, record.status), (None, record.domain))
+    """The five indexes that a record is in: its tenant's, any/its status by any/its domain, and its status's."""
+    own = (
+        index_key(status, domain, record.tenant)
+        for status, domain in product((None, record.status), (None, record.domain))
     )
+    return frozenset((index_key(record.status, None), *own))

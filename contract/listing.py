@@ -11,6 +11,7 @@ from contract import keys
 from contract.errors import RecordError
 from contract.ids import created_at
 from contract.records import Status, SummaryRecord, decode
+from contract.tenants import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -42,13 +43,14 @@ class SummaryListing:
     def page(
         self,
         *,
+        tenant: str = DEFAULT_TENANT,
         status: Status | None = None,
         domain: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
-        """Newest first. `cursor` is the last id of the page before."""
-        index = keys.index_key(status, domain)
+        """A tenant's, newest first. `cursor` is the last id of the page before."""
+        index = keys.index_key(status, domain, tenant)
         top = "+" if cursor is None else f"({cursor}"
         ids = [raw.decode() for raw in self._redis.zrevrangebylex(index, top, "-", 0, limit + 1)]
         page, more = ids[:limit], len(ids) > limit

@@ -11,8 +11,10 @@ from contract.containers import Container
 from contract.errors import Code, DamagedRecord, UnknownSchema
 from contract.part import Part
 from contract.result import SummaryResult
+from contract.tenants import DEFAULT_TENANT
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = (1, SCHEMA_VERSION)  # 1 knew neither tenants nor request ids
 AUTO_DOMAIN = "auto"  # the worker picks the domain from the video itself
 
 
@@ -69,19 +71,23 @@ class JobError(Part):
 class SummaryRecord(Part):
     """Everything known about one summary.
 
-    The gateway fills id, created_at and request. A worker's `start` fills started_at, worker and
+    The gateway fills id, tenant, created_at, request, and of the HTTP request its id and trace.
+    A worker's `start` fills started_at, worker and
     generation (the fencing token: +1 with every start, writes that carry an older one are refused)
     and counts attempts. The end fills finished_at, expires_at and either result or error.
     """
 
     schema_version: int = SCHEMA_VERSION
     id: str
+    tenant: str = DEFAULT_TENANT
     status: Status = Status.QUEUED
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
     expires_at: AwareDatetime | None = None
     request: SummaryRequest
+    request_id: str | None = None
+    traceparent: str | None = None
     progress: Progress = Progress()
     attempts: NonNegativeInt = 0
     generation: NonNegativeInt = 0
@@ -117,11 +123,14 @@ def decode(raw: bytes) -> SummaryRecord:
     version = fields.get("schema_version")
     if version is None:
         raise DamagedRecord(raw, "no schema_version")
-    if type(version) is not int or version != SCHEMA_VERSION:
+    if type(version) is not int or version not in _READABLE:
         raise UnknownSchema(raw, version)
     try:
-        return SummaryRecord.model_validate_json(raw)
+        record = SummaryRecord.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "record"
         raise DamagedRecord(raw, f"{place}: {first['msg']}") from error
+    return (
+        record if version == SCHEMA_VERSION else record.model_copy(update={"schema_version": SCHEMA_VERSION})
+    )

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisAway
 from redis.exceptions import TimeoutError as RedisSilent
 from redis.exceptions import WatchError
 
-from contract import keys, transitions
+from contract import keys, stored_videos, transitions
 from contract.errors import (
     IdempotencyConflict,
     OutcomeUnknown,
@@ -28,8 +28,10 @@ from contract.errors import (
 )
 from contract.listing import SummaryListing, utc_now
 from contract.queue import MAX_ATTEMPTS
+from contract.quotas import NO_QUOTA, Quota
 from contract.records import JobError, Progress, Status, SummaryRecord, decode, encode
 from contract.result import SummaryResult
+from contract.tenants import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -51,10 +53,11 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """A client's key, and a digest of all that makes its request what it is."""
+    """A client's key, and a digest of all that makes its request what it is. Tenants' keys are apart."""
 
     key: str
     fingerprint: str
+    tenant: str = DEFAULT_TENANT
 
 
 class SummaryStore(SummaryListing):
@@ -81,6 +84,7 @@ class SummaryStore(SummaryListing):
         enqueue: Enqueue,
         max_queued: int,
         idempotency: Idempotency | None = None,
+        quota: Quota = NO_QUOTA,
     ) -> str:
         """Write a new record and queue its job, both or neither; the id that answers the request.
 
@@ -90,12 +94,13 @@ class SummaryStore(SummaryListing):
         Raises:
             IdempotencyConflict: the key belongs to another request.
             QueueFull: `max_queued` summaries wait already.
+            QuotaExceeded: the tenant has as many unfinished summaries, or stored bytes, as it may have.
             OutcomeUnknown: Redis broke off during the write. With a plain RedisError nothing was written.
         """
         record_key = keys.record_key(record.id)
         watched = [keys.ADMISSIONS, record_key]
         if idempotency is not None:
-            watched.append(keys.idempotency_key(idempotency.key))
+            watched.append(keys.idempotency_key(idempotency.key, idempotency.tenant))
         sent = False
         for _ in range(_TRIES):
             with self._redis.pipeline() as pipe:
@@ -107,9 +112,11 @@ class SummaryStore(SummaryListing):
                     earlier = self._check_room(pipe, max_queued, idempotency)
                     if earlier is not None:
                         return earlier
+                    self.check_quota(record.tenant, quota, record.request.size_bytes)
                     pipe.multi()
                     pipe.incr(keys.ADMISSIONS)
                     self._write(pipe, None, record)
+                    stored_videos.note(pipe, record)
                     self._remember(pipe, idempotency, record.id)
                     enqueue(pipe, record.id)
                     sent = True
@@ -123,12 +130,23 @@ class SummaryStore(SummaryListing):
                     raise
         raise WatchError(f"summary {record.id} could not be written: too many others at once")
 
-    def known_key(self, key: str) -> bool:
-        """Whether an idempotency key was used before."""
-        return bool(self._redis.exists(keys.idempotency_key(key)))
+    def check_quota(self, tenant: str, quota: Quota, more_bytes: int = 0) -> None:
+        """Whether the tenant may have one more summary, of so many bytes. Raises QuotaExceeded."""
+        if quota == NO_QUOTA:
+            return
+        with self._redis.pipeline() as pipe:
+            for status in (Status.QUEUED, Status.RUNNING):
+                pipe.zcard(keys.index_key(status, None, tenant))
+            pipe.hget(keys.STORED_BYTES, tenant)
+            *unfinished, stored_bytes = pipe.execute()
+        quota.check(sum(unfinished), int(stored_bytes or 0) + more_bytes)
 
-    def get(self, summary_id: str) -> SummaryRecord:
-        """The record.
+    def known_key(self, key: str, tenant: str = DEFAULT_TENANT) -> bool:
+        """Whether a tenant used an idempotency key before."""
+        return bool(self._redis.exists(keys.idempotency_key(key, tenant)))
+
+    def get(self, summary_id: str, *, tenant: str | None = None) -> SummaryRecord:
+        """The record. To a tenant that is named, another's is not there.
 
         Raises:
             SummaryNotFound, SummaryGone: there is none, or none any more.
@@ -136,8 +154,15 @@ class SummaryStore(SummaryListing):
         """
         raw = self._redis.get(keys.record_key(summary_id))
         if raw is None:
-            raise self._absent(summary_id)
-        record = self._decode(summary_id, raw)
+            raise self._absent(summary_id, tenant)
+        try:
+            record = self._decode(summary_id, raw)
+        except RecordError:
+            if tenant is not None and self._owner(summary_id) != tenant:
+                raise SummaryNotFound(summary_id) from None
+            raise
+        if tenant is not None and record.tenant != tenant:
+            raise SummaryNotFound(summary_id)
         if self._expired(record):
             raise SummaryGone(summary_id)
         return record
@@ -178,7 +203,7 @@ class SummaryStore(SummaryListing):
                     if not record.status.finished:
                         raise SummaryUnfinished(summary_id)
                     pipe.multi()
-                    self._bury(pipe, summary_id, keys.index_keys(record))
+                    self._bury(pipe, summary_id, keys.index_keys(record), record.tenant)
                     pipe.execute()
                     return record
                 except WatchError:
@@ -330,23 +355,31 @@ class SummaryStore(SummaryListing):
         if after.expires_at is not None:
             pipe.zadd(keys.EXPIRIES, {after.id: after.expires_at.timestamp()})
 
-    def _bury(self, pipe: Pipeline, summary_id: str, indexes: frozenset[str]) -> None:
+    def _bury(self, pipe: Pipeline, summary_id: str, indexes: frozenset[str], tenant: str) -> None:
         pipe.delete(keys.record_key(summary_id))
         for index in indexes:
             pipe.zrem(index, summary_id)
         pipe.zrem(keys.EXPIRIES, summary_id)
-        pipe.set(keys.tombstone_key(summary_id), b"", ex=self._retention.tombstones)
+        stored_videos.forget(pipe, summary_id)
+        pipe.set(keys.tombstone_key(summary_id), tenant, ex=self._retention.tombstones)
 
     def _bury_unreadable(self, summary_id: str) -> None:
         """Its domain can't be told: the indexes by domain keep the id until a listing comes across it."""
-        indexes = frozenset(keys.index_key(status, None) for status in (None, *Status))
+        owner = self._owner(summary_id)
+        indexes = frozenset(
+            keys.index_key(status, None, tenant) for status in (None, *Status) for tenant in (None, owner)
+        )
         with self._redis.pipeline() as pipe:
-            self._bury(pipe, summary_id, indexes)
+            self._bury(pipe, summary_id, indexes, owner)
             pipe.execute()
 
     def _check_room(self, pipe: Pipeline, max_queued: int, idempotency: Idempotency | None) -> str | None:
         """The id that answers a repeated request; None for a new one that there is room for."""
-        raw = None if idempotency is None else pipe.get(keys.idempotency_key(idempotency.key))
+        raw = (
+            None
+            if idempotency is None
+            else pipe.get(keys.idempotency_key(idempotency.key, idempotency.tenant))
+        )
         if idempotency is not None and raw is not None:
             fingerprint, _, summary_id = raw.decode().partition(" ")
             if fingerprint != idempotency.fingerprint:
@@ -360,8 +393,15 @@ class SummaryStore(SummaryListing):
     def _remember(self, pipe: Pipeline, idempotency: Idempotency | None, summary_id: str) -> None:
         if idempotency is not None:
             value = f"{idempotency.fingerprint} {summary_id}"
-            pipe.set(keys.idempotency_key(idempotency.key), value, ex=self._retention.idempotency)
+            key = keys.idempotency_key(idempotency.key, idempotency.tenant)
+            pipe.set(key, value, ex=self._retention.idempotency)
 
-    def _absent(self, summary_id: str) -> SummaryNotFound | SummaryGone:
-        gone = self._redis.exists(keys.tombstone_key(summary_id))
-        return SummaryGone(summary_id) if gone else SummaryNotFound(summary_id)
+    def _owner(self, summary_id: str) -> str:
+        """Whose an unreadable record is."""
+        return stored_videos.tenant_of(self._redis, summary_id) or DEFAULT_TENANT
+
+    def _absent(self, summary_id: str, tenant: str | None = None) -> SummaryNotFound | SummaryGone:
+        owner = self._redis.get(keys.tombstone_key(summary_id))
+        if owner is None or (tenant is not None and (owner.decode() or DEFAULT_TENANT) != tenant):
+            return SummaryNotFound(summary_id)
+        return SummaryGone(summary_id)

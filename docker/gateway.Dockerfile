@@ -22,11 +22,13 @@ ENV PATH=/opt/visum/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     VISUM_HOST=0.0.0.0 \
     VISUM_PORT=8000 \
+    VISUM_METRICS_HOST=0.0.0.0 \
+    VISUM_METRICS_PORT=9101 \
     VISUM_DATA_DIR=/data \
     VISUM_MODEL_STORE=/models
 USER 10001:10001
 WORKDIR /data
-EXPOSE 8000
+EXPOSE 8000 9101
 # Alive, not ready: a gateway without a worker must not be restarted for it.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]

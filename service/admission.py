@@ -11,13 +11,15 @@ from datetime import UTC, datetime
 from redis.exceptions import RedisError
 from rq import Queue
 
+from contract import tracing
 from contract.blobs import BlobStore
 from contract.errors import Code, ContractError, OutcomeUnknown, QueueFull, StorageFull
 from contract.queue import enqueue
 from contract.records import Status, SummaryRecord, SummaryRequest
 from contract.store import Idempotency, SummaryStore
 from service.problems import ApiError
-from service.uploads import Upload
+from service.quotas import TenantQuotas
+from service.uploads import FORM_OVERHEAD_BYTES, Upload
 
 MAX_KEY = 255
 
@@ -41,45 +43,60 @@ class Admission:
         store: SummaryStore,
         blobs: BlobStore,
         queue: Queue,
+        quotas: TenantQuotas,
         *,
         max_queue: int,
         min_free_bytes: int,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._store, self._blobs, self._queue = store, blobs, queue
+        self._store, self._blobs, self._queue, self._quotas = store, blobs, queue, quotas
         self._max_queue, self._min_free_bytes = max_queue, min_free_bytes
         self._now = clock
 
-    def check_room(self, announced_bytes: int, key: str | None) -> None:
+    def check_room(self, announced_bytes: int, key: str | None, tenant: str) -> None:
         """Refuse before the upload is read what would be refused after it.
 
         Raises:
-            QueueFull, StorageFull, RedisError.
+            QuotaExceeded, QueueFull, StorageFull, RedisError.
         """
-        depth = self._store.counts()[Status.QUEUED]
-        if depth >= self._max_queue and (key is None or not self._store.known_key(key)):
-            raise QueueFull(depth, self._max_queue)
+        self._quotas.count_submit(tenant)
+        if key is None or not self._store.known_key(key, tenant):
+            video_bytes = max(0, announced_bytes - FORM_OVERHEAD_BYTES)  # at least so many
+            self._store.check_quota(tenant, self._quotas.of(tenant), video_bytes)
+            depth = self._store.counts()[Status.QUEUED]
+            if depth >= self._max_queue:
+                raise QueueFull(depth, self._max_queue)
         free = self._blobs.free_bytes()
         if free is not None and free - announced_bytes < self._min_free_bytes:
             raise StorageFull("the disk of the videos is at its floor")
 
-    def admit(self, upload: Upload, summary_id: str, key: str | None) -> str:
+    def admit(
+        self, upload: Upload, summary_id: str, key: str | None, *, tenant: str, request_id: str | None = None
+    ) -> str:
         """Write the record and queue its job, both or neither; the id that answers the request.
 
         It is an earlier one where the same request was made before with the same key.
 
         Raises:
-            QueueFull, IdempotencyConflict, RedisError: nothing is queued, the video is removed.
+            QuotaExceeded, QueueFull, IdempotencyConflict, RedisError: nothing is queued, the video is removed.
             OutcomeUnknown: Redis broke off in the middle of it.
         """
-        record = SummaryRecord(id=summary_id, created_at=self._now(), request=_request(upload))
-        idempotency = None if key is None else Idempotency(key, fingerprint(upload))
+        record = SummaryRecord(
+            id=summary_id,
+            tenant=tenant,
+            created_at=self._now(),
+            request=_request(upload),
+            request_id=request_id,
+            traceparent=tracing.traceparent(),
+        )
+        idempotency = None if key is None else Idempotency(key, fingerprint(upload), tenant)
         try:
             answer = self._store.create(
                 record,
                 enqueue=lambda pipe, job_id: enqueue(self._queue, job_id, pipeline=pipe),
                 max_queued=self._max_queue,
                 idempotency=idempotency,
+                quota=self._quotas.of(tenant),
             )
         except OutcomeUnknown:
             raise  # the job may be queued, and then it needs its video; if not, the sweep removes it

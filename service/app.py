@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -11,12 +12,16 @@ from typing import Any
 from fastapi import FastAPI
 
 from contract.problem import Problem
-from service import problems
+from service import docs, problems
 from service.gateway import Gateway, open_gateway
+from service.headers import SecurityHeadersMiddleware
 from service.janitor import Janitor
 from service.metrics import MetricsMiddleware
+from service.request_ids import RequestIdMiddleware
 from service.routes import domains, health, summaries
 from service.settings import GatewaySettings
+
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Upload a video, get a summary, and see which experts wrote it: every result carries the weight that
@@ -28,13 +33,27 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     """The gateway, wired for these settings (the environment's by default)."""
     gateway = open_gateway(GatewaySettings() if settings is None else settings)
     app = FastAPI(
-        title="ViSum", version=_version(), description=DESCRIPTION, lifespan=_lifespan, redirect_slashes=False
+        title="ViSum",
+        version=_version(),
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        openapi_url="/openapi.json" if gateway.settings.docs else None,
+        docs_url=None,  # FastAPI's own pages take their scripts from a CDN
+        redoc_url=None,
+        telemetry={"metrics": False, "logs": False},  # traces, where `contract.tracing` found a collector
     )
     app.state.gateway = gateway
     app.add_middleware(MetricsMiddleware, metrics=gateway.metrics)
     problems.install(app)
-    for routes in (summaries, domains, health):
-        app.include_router(routes.router)
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(RequestIdMiddleware)
+    for router in (summaries.router, domains.router, health.router):
+        app.include_router(router)
+    if not gateway.settings.metrics_port:
+        app.include_router(health.metrics_router)
+    if gateway.settings.docs:
+        docs.install(app)
     _document_problems(app)
     return app
 
@@ -42,15 +61,45 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
+    _say_who_may(gateway.settings)
     janitor = Janitor(gateway.store, gateway.blobs)
     sweeping = asyncio.create_task(janitor.run(gateway.settings.sweep_s))
+    stop_metrics = _serve_metrics(gateway)
     try:
         yield
     finally:
+        stop_metrics()
         sweeping.cancel()
         with suppress(asyncio.CancelledError):
             await sweeping
         gateway.redis.close()
+
+
+def _serve_metrics(gateway: Gateway) -> Callable[[], None]:
+    """Open the port of /metrics, if it has one of its own; returns what closes it.
+
+    A second gateway on one machine finds the port taken: it works on, unmeasured, and says so.
+    """
+    host, port = gateway.settings.metrics_host, gateway.settings.metrics_port
+    if not port:
+        return lambda: None
+    try:
+        return gateway.metrics.serve(host, port)
+    except OSError as error:
+        log.warning("no /metrics on %s:%d: %s; see VISUM_METRICS_PORT", host, port, error.strerror)
+        return lambda: None
+
+
+def _say_who_may(settings: GatewaySettings) -> None:
+    if settings.auth_required:
+        log.info("requests need an API key: `visum keys create` makes one")
+    elif not settings.loopback:
+        log.warning(
+            "ANYBODY who reaches %s:%d may submit, read and delete: VISUM_AUTH is off. Set it to `required`, or "
+            "VISUM_HOST to 127.0.0.1.",
+            settings.host,
+            settings.port,
+        )
 
 
 def _document_problems(app: FastAPI) -> None:

@@ -73,7 +73,7 @@ class BackboneView(View):
 
 
 class DomainList(View):
-    """All domains. `backbone` is null before a worker has started."""
+    """All domains. `backbone` is null before a worker has started; `refused` is for keys with the scope `admin`."""
 
     domains: tuple[DomainView, ...]
     refused: tuple[RefusedAdapter, ...]
@@ -86,13 +86,13 @@ class DomainDetail(DomainView):
     adapters: tuple[AdapterView, ...] = ()
 
 
-def domain_list(request: Request, catalog: DomainCatalog) -> DomainList:
-    """Every domain with its latest adapter."""
+def domain_list(request: Request, catalog: DomainCatalog, *, with_refused: bool) -> DomainList:
+    """Every domain with its latest adapter. What is refused, and why, is for whoever runs the service."""
     backbone, versions = catalog.backbone(), catalog.versions()
     names = (AUTO_DOMAIN, GENERAL_DOMAIN, *versions)
     return DomainList(
         domains=tuple(_domain(request, backbone, name, versions.get(name, ())) for name in names),
-        refused=tuple(_refused(refusal) for refusal in catalog.registry().refused),
+        refused=tuple(_refused(refusal) for refusal in catalog.registry().refused if with_refused),
         backbone=None if backbone is None else BackboneView.model_validate(backbone.model_dump()),
     )
 

@@ -166,7 +166,17 @@ LISTING = {
     "cursor": None,
 }
 
+KEY_PROBLEMS = (Code.AUTH_REQUIRED, Code.AUTH_INVALID, Code.AUTH_FORBIDDEN)
+"""What any route that asks for an API key may answer."""
+
 _DETAILS = {
+    Code.AUTH_REQUIRED: "Send an API key: Authorization: Bearer vsm_…",
+    Code.AUTH_INVALID: "This API key is not known, or was revoked.",
+    Code.AUTH_FORBIDDEN: "This API key lacks the scope 'summaries'.",
+    Code.QUOTA_RATE: "You may submit 600 videos a minute.",
+    Code.QUOTA_CONCURRENCY: "50 of your summaries are unfinished, as many as may be at once.",
+    Code.QUOTA_STORAGE: "Your videos may take 107374182400 bytes in all, and this one is too many: delete summaries, "
+    "or wait until some expire.",
     Code.REQUEST_MALFORMED: "The body is not valid multipart/form-data.",
     Code.REQUEST_TIMEOUT: "The upload stopped coming in.",
     Code.REQUEST_TOO_LARGE: "Videos of up to 2147483648 bytes are taken; this is more.",
@@ -185,6 +195,18 @@ _DETAILS = {
 }
 
 
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"headers": {name: {"description": description, "schema": {"type": "string"}}}}
+
+
+_PROBLEM_HEADERS = {
+    HTTPStatus.UNAUTHORIZED: _header("WWW-Authenticate", "How to send a key (RFC 6750)"),
+    HTTPStatus.FORBIDDEN: _header("WWW-Authenticate", "The scope that is missing (RFC 6750)"),
+    HTTPStatus.TOO_MANY_REQUESTS: _header("Retry-After", "Seconds until it is worth trying again"),
+    HTTPStatus.SERVICE_UNAVAILABLE: _header("Retry-After", "Seconds until it is worth trying again"),
+}
+
+
 def problems(*codes: Code) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these problems, an example for each."""
     by_status: dict[HTTPStatus, dict[str, Any]] = {}
@@ -196,6 +218,7 @@ def problems(*codes: Code) -> dict[int | str, dict[str, Any]]:
     return {
         int(status): {
             "description": status.phrase,
+            **_PROBLEM_HEADERS.get(status, {}),
             "content": {
                 MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
             },

@@ -8,14 +8,17 @@ from fastapi import Request
 from redis import Redis
 from rq import Queue
 
+from contract.api_keys import ApiKeys
 from contract.blobs import BlobStore, LocalBlobStore
 from contract.queue import open_queue
 from contract.store import SummaryStore
 from model_store.backbone_ref import adapter_roots
+from service.access import Access
 from service.admission import Admission
 from service.connection import connect
 from service.domains import DomainCatalog
 from service.metrics import GatewayMetrics
+from service.quotas import TenantQuotas
 from service.settings import GatewaySettings
 from service.uploads import UploadLimits
 
@@ -29,6 +32,7 @@ class Gateway:
     queue: Queue
     store: SummaryStore
     blobs: BlobStore
+    access: Access
     admission: Admission
     catalog: DomainCatalog
     metrics: GatewayMetrics
@@ -45,14 +49,18 @@ def open_gateway(settings: GatewaySettings) -> Gateway:
     queue = open_queue(redis)
     store = SummaryStore(redis, settings.retention)
     blobs = LocalBlobStore(settings.blobs)
+    quotas = TenantQuotas(
+        redis, settings.usual_quota, settings.tenant_quotas, enforced=settings.auth_required
+    )
     return Gateway(
         settings=settings,
         redis=redis,
         queue=queue,
         store=store,
         blobs=blobs,
+        access=Access(ApiKeys(redis), required=settings.auth_required, anybody=settings.auth == "off"),
         admission=Admission(
-            store, blobs, queue, max_queue=settings.max_queue, min_free_bytes=settings.min_free_bytes
+            store, blobs, queue, quotas, max_queue=settings.max_queue, min_free_bytes=settings.min_free_bytes
         ),
         catalog=DomainCatalog(redis, adapter_roots(settings.store)),
         metrics=GatewayMetrics(store, queue),

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    start_http_server,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -66,6 +73,17 @@ class GatewayMetrics:
             MultiProcessCollector(self._scraped)
         ProcessCollector(registry=self._scraped)
         self._scraped.register(QueueCollector(store, queue))
+
+    def serve(self, host: str, port: int) -> Callable[[], None]:
+        """Answer scrapes on a port of their own, on a thread; returns what ends it. Raises OSError."""
+        server, thread = start_http_server(port, addr=host, registry=self._scraped)
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return stop
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its media type, as the Accept header wants it."""

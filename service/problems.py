@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -20,6 +20,7 @@ from contract.errors import (
     IdempotencyConflict,
     OutcomeUnknown,
     QueueFull,
+    QuotaExceeded,
     RecordError,
     StorageFull,
     StorageUnavailable,
@@ -43,6 +44,12 @@ STATUS: dict[Code, HTTPStatus] = {
     Code.REQUEST_NOT_MULTIPART: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     Code.REQUEST_INVALID_FIELD: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.REQUEST_IDEMPOTENCY_CONFLICT: HTTPStatus.CONFLICT,
+    Code.AUTH_REQUIRED: HTTPStatus.UNAUTHORIZED,
+    Code.AUTH_INVALID: HTTPStatus.UNAUTHORIZED,
+    Code.AUTH_FORBIDDEN: HTTPStatus.FORBIDDEN,
+    Code.QUOTA_RATE: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.QUOTA_CONCURRENCY: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.QUOTA_STORAGE: HTTPStatus.TOO_MANY_REQUESTS,
     Code.SUMMARY_NOT_FOUND: HTTPStatus.NOT_FOUND,
     Code.SUMMARY_GONE: HTTPStatus.GONE,
     Code.SUMMARY_UNREADABLE: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -60,11 +67,19 @@ STATUS: dict[Code, HTTPStatus] = {
 class ApiError(Exception):
     """A request that is refused. `detail` is a sentence for a person and must hold no internals."""
 
-    def __init__(self, code: Code, detail: str, *, errors: Sequence[FieldProblem] = ()) -> None:
+    def __init__(
+        self,
+        code: Code,
+        detail: str,
+        *,
+        errors: Sequence[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
         self.errors = tuple(errors)
+        self.headers = dict(headers or {})
 
 
 class InvalidField(ApiError):
@@ -80,11 +95,11 @@ class ProblemResponse(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, problem: Problem) -> None:
-        headers = {"Cache-Control": "no-store"}
+    def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
+        sent = {"Cache-Control": "no-store", **(headers or {})}
         if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            headers["Retry-After"] = str(RETRY_AFTER_S)
-        super().__init__(problem.model_dump_json(exclude_none=True), problem.status, headers)
+            sent["Retry-After"] = str(RETRY_AFTER_S)
+        super().__init__(problem.model_dump_json(exclude_none=True), problem.status, sent)
         self.problem = problem
 
 
@@ -142,6 +157,8 @@ def _explain(error: Exception) -> tuple[Code, str]:
                 Code.REQUEST_IDEMPOTENCY_CONFLICT,
                 "This Idempotency-Key was used before, for a different video or different fields.",
             )
+        case QuotaExceeded():
+            return error.code, error.message
         case QueueFull():
             return Code.SERVICE_QUEUE_FULL, f"{error.depth} summaries wait already; try again shortly."
         case StorageFull():
@@ -166,15 +183,27 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_known(request: Request, error: Exception) -> Response:
-    return respond(request, error)
+    # What is refused before its route is reached, for want of a key, was not read: an upload may be on its way.
+    return respond(request, error, linger=request.method == "POST")
 
 
-def respond(request: Request, error: Exception, *, linger: bool = False) -> Response:
+def respond(request: Request, error: Exception, *, linger: bool = False) -> ProblemResponse:
     """The answer to an exception; `linger` where the request's body was not read to its end."""
     problem = problem_of(error, request.url.path)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, ApiError):
         log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
-    return LingeringResponse(problem) if linger else ProblemResponse(problem)
+    kind = LingeringResponse if linger else ProblemResponse
+    return kind(problem, _headers_of(error))
+
+
+def _headers_of(error: Exception) -> dict[str, str]:
+    match error:
+        case ApiError():
+            return error.headers
+        case QuotaExceeded():
+            return {"Retry-After": str(error.retry_after_s)}
+        case _:
+            return {}
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

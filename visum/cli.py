@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from visum import adapters, backbones, world
+from visum import adapters, backbones, data, keys, world
 from visum.ablate import ablate
 from visum.errors import CliError, UsageError, sentences
 from visum.evaluate import evaluate
@@ -25,7 +25,9 @@ Settings are the VISUM_… variables of docs/settings.md."""
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(backbones.app, name="backbones")
+app.add_typer(keys.app, name="keys")
 app.add_typer(world.app, name="world")
+app.add_typer(data.app, name="data")
 app.command()(train)
 app.command()(evaluate)
 app.command()(ablate)
@@ -108,7 +110,7 @@ def summarize(
             raise UsageError(f"{path} is not a file", "Name a video file.")
     settings = read_settings(ClientSettings, url=url)
     options = Options(domain, instructions, max_new_tokens, seed, adapter_version)
-    with Client(settings.address) as client:
+    with Client(settings.address, settings.key) as client:
         out, status = Console(highlight=False), Console(stderr=True)
         if not run(client, files, options, as_json=as_json, out=out, status=status):
             raise typer.Exit(1)

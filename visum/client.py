@@ -42,11 +42,12 @@ class Options:
 class Client:
     """One gateway. Use as a context manager."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url
         # Uploads take as long as they take; a gateway that sends nothing for a minute is away.
         timeout = httpx.Timeout(60.0, connect=10.0)
-        self._http = httpx.Client(base_url=url, timeout=timeout)
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._http = httpx.Client(base_url=url, timeout=timeout, headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -182,6 +183,8 @@ def _retry_after(answer: httpx.Response) -> float:
 def _next_step(answer: httpx.Response) -> str:
     wait = answer.headers.get("Retry-After")
     match answer.status_code:
+        case 401:
+            return "Set VISUM_API_KEY to a key; who runs the service makes one with `visum keys create`."
         case 413:
             return "Send a smaller file, or raise VISUM_MAX_UPLOAD_BYTES on the gateway."
         case 429 | 503 if wait:

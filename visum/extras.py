@@ -14,7 +14,16 @@ EXTRAS = {
         "torchvision",
         "transformers",
     },
-    "train": {"accelerate", "matplotlib", "rouge_score", "tensorboard"},
+    "train": {
+        "accelerate",
+        "bert_score",
+        "matplotlib",
+        "nltk",
+        "pycocoevalcap",
+        "rouge_score",
+        "sacrebleu",
+        "tensorboard",
+    },
 }
 
 

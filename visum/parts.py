@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -17,11 +18,15 @@ def run_gateway() -> None:
     """Serve HTTP until SIGTERM. Loads no torch."""
     import uvicorn
 
+    from contract import logs, tracing
     from service.settings import GatewaySettings
     from visum.settings import read_settings
 
     follow_supervisor()
     settings = read_settings(GatewaySettings)
+    logs.configure(settings.log_format, settings.log_level)
+    tracing.configure("visum-gateway")
+    logging.getLogger("uvicorn.error").setLevel(settings.log_level)
     # uvicorn gives a signal back once it has shut down: then the process ends well, not by that signal.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     uvicorn.run(
@@ -31,6 +36,7 @@ def run_gateway() -> None:
         port=settings.port,
         server_header=False,
         access_log=False,  # /metrics counts requests by route and status
+        log_config=None,  # as all of ours
         timeout_graceful_shutdown=GATEWAY_DRAIN_S,
     )
 

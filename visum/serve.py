@@ -16,11 +16,13 @@ from pathlib import Path
 import httpx
 from rich.text import Text
 
+from contract.folders import default_data_dir
 from model_store.backbone_ref import find_backbone
+from service.settings import GatewaySettings
 from visum.errors import CliError, UsageError
 from visum.notice import backbone_notice
 from visum.parts import PARENT_VARIABLE
-from visum.settings import ServeSettings
+from visum.settings import ServeSettings, read_settings
 from visum.supervisor import Child, Supervisor
 from visum.terminal import status_console
 from visum.valkey import EmbeddedValkey
@@ -38,6 +40,7 @@ def serve(settings: ServeSettings) -> None:
     """
     # Children get absolute paths: what they are told must not depend on where they run.
     settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
+    gateway = read_settings(GatewaySettings, host=settings.host, port=settings.port)
     _check_backbone(settings)
     with _own_data_dir(settings.data_dir):
         _check_port(settings)
@@ -53,7 +56,7 @@ def serve(settings: ServeSettings) -> None:
         for line in backbone_notice(settings.backbone, settings.store):
             say(line)
         supervisor = Supervisor(children, ready=partial(_is_ready, settings), say=say)
-        supervisor.run(on_ready=partial(_announce, settings))
+        supervisor.run(on_ready=partial(_announce, settings, gateway))
     say("stopped")
 
 
@@ -175,8 +178,11 @@ def _is_ready(settings: ServeSettings) -> bool:
         return False
 
 
-def _announce(settings: ServeSettings) -> None:
+def _announce(settings: ServeSettings, gateway: GatewaySettings) -> None:
     url = local_url(settings)
     option = "" if url == "http://127.0.0.1:8000" else f" --url {url}"
     say(f"ready at {url} (interface {url}/docs, metrics {url}/metrics)", "bold green")
+    if gateway.auth_required:
+        own = "" if settings.data_dir == default_data_dir() else f" --data-dir {settings.data_dir}"
+        say(f"requests need a key: visum keys create --tenant NAME{own}")
     say(f"try: visum summarize VIDEO.mp4{option}   (Ctrl-C stops everything)")

@@ -5,22 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.folders import default_data_dir, store_folder
+from contract.redis_url import RedisUrl
 from visum.errors import UsageError
 
 
 class ServeSettings(BaseSettings):
     """The all-in-one process."""
 
-    model_config = SettingsConfigDict(env_prefix="VISUM_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="VISUM_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     host: str = Field(default="127.0.0.1", description="Address the gateway listens on.")
     port: int = Field(default=8000, ge=1, le=65535, description="Port the gateway listens on.")
     data_dir: Path = Field(default_factory=default_data_dir, description="All state of this machine.")
-    redis_url: str | None = Field(
+    redis_url: RedisUrl | None = Field(
         default=None,
         description="Redis or Valkey that gateway and workers share. Unset: `visum serve` starts its own, the parts "
         "alone look at redis://127.0.0.1:6379/0.",
@@ -54,14 +57,44 @@ class ClientSettings(BaseSettings):
         default=None,
         description="The gateway the client talks to; made of VISUM_HOST and VISUM_PORT if unset.",
     )
+    api_key: SecretStr | None = Field(
+        default=None, description="The key of `visum keys create` that the client sends, where one is needed."
+    )
 
     @property
     def address(self) -> str:
         """The gateway's base URL without a slash at its end."""
         return (self.url or f"http://{self.host}:{self.port}").rstrip("/")
 
+    @property
+    def key(self) -> str | None:
+        """The API key to send, if there is one."""
+        return None if self.api_key is None else self.api_key.get_secret_value()
+
+
+class KeysSettings(BaseSettings):
+    """`visum keys`: where the keys are kept."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="VISUM_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    data_dir: Path = Field(default_factory=default_data_dir)
+    redis_url: RedisUrl | None = Field(default=None)
+
+    @property
+    def address(self) -> str:
+        """The Redis of the gateways: the one named, else that of a `visum serve` that runs over the data folder."""
+        from visum.valkey import EmbeddedValkey
+
+        if self.redis_url is not None:
+            return self.redis_url
+        embedded = EmbeddedValkey(self.data_dir.expanduser().absolute() / "valkey")
+        return embedded.url if embedded.socket.exists() else "redis://127.0.0.1:6379/0"
+
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+_SECRET = frozenset({"VISUM_REDIS_URL", "VISUM_API_KEY"})  # what they are set to is never shown
 
 
 def read_settings(kind: type[SettingsT], **given: object) -> SettingsT:
@@ -75,7 +108,8 @@ def read_settings(kind: type[SettingsT], **given: object) -> SettingsT:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = "VISUM_" + "_".join(str(part) for part in first["loc"]).upper()
+        given_as = "" if name in _SECRET else f" (it is {first['input']!r})"
         raise UsageError(
-            f"{name} cannot be read: {first['msg']} (it is {first['input']!r})",
+            f"{name} cannot be read: {first['msg']}{given_as}",
             "docs/settings.md says what every setting means.",
-        ) from error
+        ) from (None if name in _SECRET else error)

@@ -25,9 +25,11 @@ FOOT = """
 Sizes are bytes, times are seconds. Gateway and workers must agree on `VISUM_REDIS_URL`, and on the folder of
 uploaded videos and the store: on one machine they do when they share `VISUM_DATA_DIR`.
 
-Two variables of others matter too. `PROMETHEUS_MULTIPROC_DIR`: where processes of one machine put their
+Variables of others matter too. `PROMETHEUS_MULTIPROC_DIR`: where processes of one machine put their
 metrics, so that the gateway's `/metrics` shows them all; `visum serve` sets it. `HF_HOME`: where a backbone
-that is named by a hub id is kept once it was fetched.
+that is named by a hub id is kept once it was fetched. `OTEL_EXPORTER_OTLP_ENDPOINT`: an OpenTelemetry collector
+that gateway and workers send their traces to (over HTTP, with the extra `milora-visum[otel]` installed); unset,
+there are none.
 """
 PARTS: tuple[tuple[str, type[BaseSettings]], ...] = (
     ("serve", ServeSettings),

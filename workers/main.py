@@ -17,6 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from transformers.utils import logging as transformers_logging
 
+from contract import logs, tracing
 from contract.blobs import LocalBlobStore
 from contract.serving import ServedBackbone, announce
 from contract.store import SummaryStore
@@ -52,7 +53,8 @@ _WORDS_TOKENS = 4096
 
 def run_worker(settings: WorkerSettings) -> int:
     """Work until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if the backbone can't be loaded."""
-    _quiet(settings.log_level)
+    _log(settings)
+    tracing.configure("visum-worker")
     tensor_threads = settings.torch_threads or torch.get_num_threads()
     torch.set_num_threads(1)  # here, where little is computed: the cores are the engine's
     try:
@@ -219,9 +221,8 @@ def _serve_metrics(settings: WorkerSettings) -> None:
         )
 
 
-def _quiet(level: str) -> None:
-    """Our log lines at `level`; the libraries' only when something is wrong."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("visum").setLevel(level)
+def _log(settings: WorkerSettings) -> None:
+    """Our log lines at their level; the libraries' only when something is wrong."""
+    logs.configure(settings.log_format, settings.log_level)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 import redis.exceptions
 from rq.job import Retry
+from structlog.contextvars import bind_contextvars
 
+from contract import tracing
 from contract.blobs import BlobStore
 from contract.errors import BlobMissing, Code, JobFailure, RecordError
 from contract.queue import MAX_ATTEMPTS
@@ -76,7 +78,13 @@ class Pipeline:
             return None
         control.generation = record.generation
         try:
-            result = self._summarize(record, control)
+            with tracing.resumed(
+                "summarize",
+                record.traceparent,
+                record.created_at,
+                **{"visum.summary_id": record.id, "visum.tenant": record.tenant},
+            ):
+                result = self._summarize(record, control)
         except (Stopped, RequestStopped, DecodeCanceled, EngineClosed):
             return self._stopped(record, control.reason or StopReason.DRAINING)
         except JobFailure as failure:
@@ -91,7 +99,8 @@ class Pipeline:
         return None
 
     def _begin(self, summary_id: str) -> SummaryRecord | None:
-        """The record, now ours; None if there is nothing to do."""
+        """The record, now ours; None if there is nothing to do. From here on the job's thread logs whose it is."""
+        bind_contextvars(summary_id=summary_id)
         try:
             record = self._store.start(summary_id, self._worker)
         except RecordError as damage:
@@ -100,6 +109,8 @@ class Pipeline:
             return None
         if record is None:
             log.info("job %s has nothing left to do", summary_id)
+        else:
+            bind_contextvars(tenant=record.tenant, request_id=record.request_id)
         return record
 
     def _summarize(self, record: SummaryRecord, control: JobControl) -> SummaryResult:
@@ -115,10 +126,12 @@ class Pipeline:
         control.check()
         with self._desk.pinned(chosen.selected, record.request.adapter_version, control) as adapter:
             adapter_s = time.monotonic() - began
+            tracing.past("adapter", adapter_s)
             answer = self._generate(record, prompt, adapter, control)
         findings = Findings(video, decode_s, prompt, chosen, adapter, adapter_s, answer)
         return build_result(record, findings, self._origin)
 
+    @tracing.span("decode")
     def _decode(self, record: SummaryRecord, control: JobControl) -> tuple[DecodedVideo, float]:
         """The frames, and the seconds it took to get them."""
         control.report(Stage.DECODE)
@@ -147,6 +160,7 @@ class Pipeline:
         finally:
             self._decoders.release()
 
+    @tracing.span("route")
     def _route(self, record: SummaryRecord, prompt: Prompt) -> Route:
         domain = record.request.domain
         if domain != AUTO_DOMAIN:
@@ -175,7 +189,10 @@ class Pipeline:
             on_prefill=lambda done, total: control.report(Stage.PREFILL, done, total),
             on_token=lambda done, total: control.report(Stage.GENERATE, done, total),
         )
-        return self._engine.submit(request).result()
+        answer = self._engine.submit(request).result()
+        tracing.past("prefill", answer.prefill_s + answer.generate_s, answer.generate_s)
+        tracing.past("generate", answer.generate_s)
+        return answer
 
     # -- how a job ends -------------------------------------------------------------------------
 

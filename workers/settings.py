@@ -7,16 +7,20 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.folders import blob_folder, default_data_dir, store_folder
+from contract.log_settings import LogFormat, LogLevel
 from contract.queue import LEASE_SECONDS
+from contract.redis_url import RedisUrl
 from contract.store import Retention
 
 
 class WorkerSettings(BaseSettings):
     """Every field is `VISUM_` and its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="VISUM_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="VISUM_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
-    redis_url: str = Field(
+    redis_url: RedisUrl = Field(
         default="redis://127.0.0.1:6379/0", description="Redis or Valkey that gateway and workers share."
     )
     data_dir: Path = Field(default_factory=default_data_dir, description="All state of this machine.")
@@ -104,7 +108,10 @@ class WorkerSettings(BaseSettings):
         description="Port of a lone worker's own /metrics; 0: none. Under `visum serve` the gateway's shows all.",
     )
     worker_metrics_host: str = Field(default="127.0.0.1", description="Address of the worker's own /metrics.")
-    log_level: str = Field(default="INFO", description="Least severe log messages that are written.")
+    log_level: LogLevel = Field(default="INFO", description="Least severe log messages that are written.")
+    log_format: LogFormat = Field(
+        default="console", description="`json`: one object a line, for machines. `console`: for people."
+    )
 
     @model_validator(mode="after")
     def _heartbeats_fit_into_a_lease(self) -> "WorkerSettings":

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Security
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from contract.api_keys import Scope
+from contract.errors import Code
+from service import examples
+from service.access import Caller, caller_if_known, caller_of
 from service.gateway import Gateway, gateway_of
-from service.readiness import Readiness, check
+from service.readiness import Check, Readiness, check
 
 router = APIRouter(tags=["operation"])
+metrics_router = APIRouter(tags=["operation"])  # apart, since /metrics may have a port of its own
 
 
 class Alive(BaseModel):
@@ -32,9 +37,17 @@ async def healthz() -> Alive:
     summary="Can summaries be made now?",
     responses={503: {"model": Readiness, "description": "Not ready; the failed check says why."}},
 )
-def readyz(gateway: Annotated[Gateway, Depends(gateway_of)]) -> Response:
-    """Ready: Redis answers, the blob store can be written, a worker is alive."""
+def readyz(
+    gateway: Annotated[Gateway, Depends(gateway_of)],
+    caller: Annotated[Caller | None, Depends(caller_if_known)],
+) -> Response:
+    """Ready: Redis answers, the blob store can be written, a worker is alive.
+
+    Anybody may ask; the details are for keys with the scope `admin`.
+    """
     readiness = check(gateway)
+    if caller is None or Scope.ADMIN not in caller.scopes:
+        readiness = _without_details(readiness)
     return Response(
         readiness.model_dump_json(),
         200 if readiness.ready else 503,
@@ -43,7 +56,18 @@ def readyz(gateway: Annotated[Gateway, Depends(gateway_of)]) -> Response:
     )
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+def _without_details(readiness: Readiness) -> Readiness:
+    bare = {name: Check(ok=part.ok) for name, part in readiness if isinstance(part, Check)}
+    return readiness.model_copy(update=bare)
+
+
+@metrics_router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    dependencies=[Security(caller_of, scopes=[Scope.METRICS])],
+    responses=examples.problems(*examples.KEY_PROBLEMS, Code.SERVICE_QUEUE_UNAVAILABLE),
+)
 def metrics(request: Request, gateway: Annotated[Gateway, Depends(gateway_of)]) -> Response:
     """Of this gateway, of the queue, and in one scrape of the workers that run beside it."""
     body, media_type = gateway.metrics.scrape(request.headers.get("accept", ""))

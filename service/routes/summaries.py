@@ -6,22 +6,25 @@ import logging
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request, Security
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from contract.api_keys import Scope
 from contract.errors import Code, ContractError, StorageUnavailable, SummaryNotFound
 from contract.ids import is_id, new_id
 from contract.queue import withdraw
 from contract.records import Status, SummaryRecord
 from service import examples
+from service.access import Caller, caller_of
 from service.admission import idempotency_key
 from service.fields import OptionFields
 from service.gateway import Gateway, gateway_of
 from service.metrics import CLIENT_CLOSED
 from service.problems import ApiError, InvalidField, respond
+from service.request_ids import SCOPE_KEY as REQUEST_ID
 from service.uploads import Upload, UploadBody, receive
 from service.video_sink import VideoSink
 from service.views import (
@@ -41,6 +44,7 @@ LONGEST_PAUSE_S = 15
 WAITING_PER_SECOND = 4  # a client far back in the queue is told to ask less often
 
 GatewayParam = Annotated[Gateway, Depends(gateway_of)]
+CallerParam = Annotated[Caller, Security(caller_of, scopes=[Scope.SUMMARIES])]
 
 
 @router.post(
@@ -57,6 +61,7 @@ GatewayParam = Annotated[Gateway, Depends(gateway_of)]
         ),
         **examples.problems(
             Code.REQUEST_MALFORMED,
+            *examples.KEY_PROBLEMS,
             Code.REQUEST_TIMEOUT,
             Code.REQUEST_IDEMPOTENCY_CONFLICT,
             Code.REQUEST_TOO_LARGE,
@@ -64,6 +69,9 @@ GatewayParam = Annotated[Gateway, Depends(gateway_of)]
             Code.VIDEO_EMPTY,
             Code.VIDEO_UNSUPPORTED_CONTAINER,
             Code.REQUEST_INVALID_FIELD,
+            Code.QUOTA_RATE,
+            Code.QUOTA_CONCURRENCY,
+            Code.QUOTA_STORAGE,
             Code.SERVICE_QUEUE_FULL,
             Code.SERVICE_QUEUE_UNAVAILABLE,
             Code.SERVICE_STORAGE_FULL,
@@ -74,6 +82,7 @@ GatewayParam = Annotated[Gateway, Depends(gateway_of)]
 async def create_summary(
     request: Request,
     gateway: GatewayParam,
+    caller: CallerParam,
     key: Annotated[
         str | None,
         Header(
@@ -88,28 +97,37 @@ async def create_summary(
     """
     body = UploadBody(request, gateway.upload_limits)
     try:
-        summary_id = await _take(request, gateway, body, idempotency_key(key))
+        summary_id = await _take(request, gateway, caller, body, idempotency_key(key))
     except ClientDisconnect:
         log.info("the client went away during its upload; nothing is kept")
         return Response(status_code=CLIENT_CLOSED)
     except (ApiError, ContractError, RedisError, OSError) as error:
         told = StorageUnavailable(repr(error)) if isinstance(error, OSError) else error
         answer = respond(request, told, linger=not body.complete)
+        log.info("an upload is refused: %s", answer.problem.code.value)
         gateway.metrics.refused.labels(answer.problem.code.value).inc()
         return answer
+    log.info("a summary is queued", extra={"summary_id": summary_id, "key_id": caller.key_id})
     links = summary_links(request, summary_id)
     accepted = Accepted(id=summary_id, links=links)
     headers = {"Location": links.self, "Retry-After": "1"}
     return Response(accepted.model_dump_json(), 202, headers, media_type="application/json")
 
 
-async def _take(request: Request, gateway: Gateway, body: UploadBody, key: str | None) -> str:
+async def _take(request: Request, gateway: Gateway, caller: Caller, body: UploadBody, key: str | None) -> str:
     """From the first byte to the queue: the id of the summary."""
     body.check_length()
-    await run_in_threadpool(gateway.admission.check_room, body.announced_bytes, key)
+    await run_in_threadpool(gateway.admission.check_room, body.announced_bytes, key, caller.tenant)
     summary_id = new_id(datetime.now(UTC))
     upload = await _store(request, gateway, body, summary_id)
-    return await run_in_threadpool(gateway.admission.admit, upload, summary_id, key)
+    return await run_in_threadpool(
+        gateway.admission.admit,
+        upload,
+        summary_id,
+        key,
+        tenant=caller.tenant,
+        request_id=request.scope[REQUEST_ID],
+    )
 
 
 async def _store(request: Request, gateway: Gateway, body: UploadBody, summary_id: str) -> Upload:
@@ -142,12 +160,14 @@ async def _store(request: Request, gateway: Gateway, body: UploadBody, summary_i
             failed=examples.FAILED,
         ),
         304: {"description": "Unchanged since the ETag in If-None-Match."},
-        **examples.problems(Code.SUMMARY_NOT_FOUND, Code.SUMMARY_GONE, Code.SERVICE_QUEUE_UNAVAILABLE),
+        **examples.problems(
+            *examples.KEY_PROBLEMS, Code.SUMMARY_NOT_FOUND, Code.SUMMARY_GONE, Code.SERVICE_QUEUE_UNAVAILABLE
+        ),
     },
 )
-def get_summary(request: Request, summary_id: str, gateway: GatewayParam) -> Response:
+def get_summary(request: Request, summary_id: str, gateway: GatewayParam, caller: CallerParam) -> Response:
     """Status, progress, and at the end the result or the error."""
-    return _show(request, gateway, _get(gateway, summary_id))
+    return _show(request, gateway, _get(gateway, caller, summary_id))
 
 
 @router.get(
@@ -156,12 +176,15 @@ def get_summary(request: Request, summary_id: str, gateway: GatewayParam) -> Res
     summary="List summaries, newest first",
     responses={
         200: examples.success("One page.", page=examples.LISTING),
-        **examples.problems(Code.REQUEST_INVALID_FIELD, Code.SERVICE_QUEUE_UNAVAILABLE),
+        **examples.problems(
+            *examples.KEY_PROBLEMS, Code.REQUEST_INVALID_FIELD, Code.SERVICE_QUEUE_UNAVAILABLE
+        ),
     },
 )
 def list_summaries(
     request: Request,
     gateway: GatewayParam,
+    caller: CallerParam,
     status: Annotated[Status | None, Query(description="Only these")] = None,
     domain: Annotated[str | None, Query(description="The domain that answered, or was asked for")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -170,7 +193,7 @@ def list_summaries(
     """Pages stay put while new summaries come in: a cursor names where the last page ended."""
     if cursor is not None and not is_id(cursor):
         raise InvalidField("cursor", "not a cursor of this listing")
-    page = gateway.store.page(status=status, domain=domain, limit=limit, cursor=cursor)
+    page = gateway.store.page(tenant=caller.tenant, status=status, domain=domain, limit=limit, cursor=cursor)
     if page.unreadable:
         log.warning("unreadable summaries: %s", ", ".join(page.unreadable))
     return SummaryList(
@@ -186,32 +209,37 @@ def list_summaries(
         200: examples.success("It was waiting and is canceled."),
         202: examples.success("It runs; its worker stops at the next step."),
         204: {"description": "It was finished; it is deleted, with its video."},
-        **examples.problems(Code.SUMMARY_NOT_FOUND, Code.SUMMARY_GONE, Code.SERVICE_QUEUE_UNAVAILABLE),
+        **examples.problems(
+            *examples.KEY_PROBLEMS, Code.SUMMARY_NOT_FOUND, Code.SUMMARY_GONE, Code.SERVICE_QUEUE_UNAVAILABLE
+        ),
     },
 )
-def delete_summary(request: Request, summary_id: str, gateway: GatewayParam) -> Response:
+def delete_summary(request: Request, summary_id: str, gateway: GatewayParam, caller: CallerParam) -> Response:
     """Cancels what is queued or running; deletes what is finished, with its video."""
-    if _get(gateway, summary_id).status.finished:
+    if _get(gateway, caller, summary_id).status.finished:
         deleted = gateway.store.delete(summary_id)
         gateway.blobs.delete(deleted.request.blob_key)
+        log.info("a summary is deleted", extra={"summary_id": summary_id, "key_id": caller.key_id})
         return Response(status_code=204)
     status = gateway.store.request_cancel(summary_id)
+    log.info("a summary is canceled", extra={"summary_id": summary_id, "key_id": caller.key_id})
     if status is Status.CANCELED:
         withdraw(gateway.queue, summary_id)
-    answer = _show(request, gateway, _get(gateway, summary_id), conditional=False)
+    answer = _show(request, gateway, _get(gateway, caller, summary_id), conditional=False)
     answer.status_code = 202 if status is Status.RUNNING else 200
     return answer
 
 
-def _get(gateway: Gateway, summary_id: str) -> SummaryRecord:
+def _get(gateway: Gateway, caller: Caller, summary_id: str) -> SummaryRecord:
+    """The caller's own; that of another tenant is as unknown as one that never was."""
     if not is_id(summary_id):
         raise SummaryNotFound(summary_id[:64])
-    return gateway.store.get(summary_id)
+    return gateway.store.get(summary_id, tenant=caller.tenant)
 
 
 def _show(request: Request, gateway: Gateway, record: SummaryRecord, *, conditional: bool = True) -> Response:
     position = gateway.store.position(record.id) if record.status is Status.QUEUED else None
-    headers = {}
+    headers = {"Cache-Control": "no-store"}  # a tenant's own: no cache on the way keeps it
     if not record.status.finished:
         pause = 1 + (position or 0) // WAITING_PER_SECOND
         headers["Retry-After"] = str(min(pause, LONGEST_PAUSE_S))

@@ -36,7 +36,7 @@ def post_head(length: int | None) -> bytes:
     """The head of a POST /summaries; chunked if no length is given."""
     size = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
     return (
-        b"POST /summaries HTTP/1.1\r\nHost: gateway\r\n"
+        b"POST /summaries HTTP/1.1\r\nHost: localhost\r\n"
         b"Content-Type: multipart/form-data; boundary=%b\r\n%b\r\n\r\n" % (BOUNDARY, size)
     )
 

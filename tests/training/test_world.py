@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from training.world import COLOURS, DOMAINS, KINDS, make_clip
 from training.world.clip import UNTOLD_BELOW
 from training.world.motion import MOTIONS, poses
-from training.world.scoring import read_sentence, score_facts
+from training.world.scoring import read_claims, score_facts
 from training.world.splits import clip_from_seed, held_out, split_of
 from training.world.video import render_folder
 
@@ -93,7 +93,7 @@ def test_an_empty_summary_has_no_fact_right() -> None:
 
 
 def test_a_place_is_not_read_as_an_object() -> None:
-    assert read_sentence("Traffic report for the bridge: something happens.").kind is None
+    assert read_claims("Traffic report for the bridge: something happens.") == []
 
 
 @pytest.mark.parametrize("motion", MOTIONS)

@@ -15,7 +15,8 @@ COMMANDS = [
     ["serve"], ["gateway"], ["worker"], ["summarize"],
     ["adapters", "list"], ["adapters", "show"], ["adapters", "publish"], ["adapters", "verify"],
     ["backbones", "list"], ["backbones", "import"], ["backbones", "verify"],
-    ["world", "render"], ["train"], ["evaluate"], ["ablate"],
+    ["keys", "create"], ["keys", "list"], ["keys", "revoke"],
+    ["world", "render"], ["data", "check"], ["train"], ["evaluate"], ["ablate"],
 ]  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""A user's own data: annotations in three formats over a folder of videos, what is wrong with them, cached frames."""

@@ -1,0 +1,1 @@
+"""Figures of summaries against references, by the libraries that define them, each with a bootstrap interval."""
