@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from training.trainer.job import Outcome, TrainingJob
 from training.trainer.method import Milora
 from training.trainer.passes import ForwardPass, Pair
 from training.trainer.publishing import About, publish_adapter
-from training.trainer.samples import Samples
+from training.trainer.samples import Samples, VideoSample
 from training.trainer.stock import StockPass
 
 
@@ -105,7 +105,7 @@ def make_job(backbone: Backbone, plan: Plan) -> tuple[TrainingJob, Milora]:
     config = plan.config
     if config.machine.precision == "bf16":
         backbone.model.to(torch.bfloat16)
-    forward = choose_forward(backbone, config, plan.train)
+    forward = choose_forward(backbone, config, plan.train, plan.validation)
     try:
         method = Milora(backbone.model, config)
     except (ConfigError, UnsupportedLayer) as error:
@@ -126,20 +126,32 @@ def make_job(backbone: Backbone, plan: Plan) -> tuple[TrainingJob, Milora]:
     return job, method
 
 
-def choose_forward(backbone: Backbone, config: TrainConfig, train: Samples) -> ForwardPass:
-    """The fast pass where backbone and frames are of the demo's size, else the stock one.
+def choose_forward(
+    backbone: Backbone, config: TrainConfig, train: Samples, validation: Samples | None = None
+) -> ForwardPass:
+    """The fast pass where the backbone and all frames are of the demo's size, else the stock one.
 
     Raises:
         InvalidConfig: the fast pass is asked for and does not fit.
     """
-    wanted, fits = config.machine.forward, fits_fast(backbone, train[0])
+    wanted = config.machine.forward
+    fits = wanted != "stock" and all(fits_fast(backbone, sample) for sample in _looked_at(train, validation))
     if wanted == "fast" and not fits:
         raise InvalidConfig(
             "machine.forward = 'fast' is for the demo backbone and its frames on the CPU; take 'auto' or 'stock'"
         )
-    if fits and wanted != "stock" and not config.machine.gradient_checkpointing:
+    if fits and not config.machine.gradient_checkpointing:
         return FastPass(backbone.model, backbone.processor.tokenizer)
     return StockPass(backbone.model, backbone.processor)
+
+
+def _looked_at(train: Samples, validation: Samples | None) -> Iterator[VideoSample]:
+    """Of clips that are drawn one, all are of its size; of videos every one."""
+    if train.frame_counts is not None:
+        yield train[0]
+        return
+    for samples in (train, validation or ()):
+        yield from (samples[index] for index in range(len(samples)))
 
 
 def recognition_mark(backbone: Backbone, plan: Plan) -> dict[str, Tensor] | None:
@@ -147,7 +159,7 @@ def recognition_mark(backbone: Backbone, plan: Plan) -> dict[str, Tensor] | None
     count = min(plan.config.watch.mark_clips, len(plan.train))
     if count < 2:
         return None
-    forward = choose_forward(backbone, plan.config, plan.train)
+    forward = choose_forward(backbone, plan.config, plan.train, plan.validation)
     pairs = (Pair.of(plan.train[index], backbone.manifest.prompt) for index in range(count))
     return gaussian(torch.stack([forward.features(pair).cpu() for pair in pairs]))
 
