@@ -14,6 +14,7 @@ HEAD = """# Training
 ```
 visum train --domain traffic --config train.toml        # publishes the domain's next version at the end
 visum train --domain traffic --config train.toml --resume    # goes on where a killed run was
+visum train --domain street --data videos/pairs.jsonl   # your own videos and summaries
 accelerate launch -m visum train --domain traffic       # several GPUs
 ```
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,9 +13,7 @@ from training.trainer.method import Method
 from training.trainer.passes import ForwardPass, Pair
 from training.trainer.samples import Samples, WithFacts
 from training.world import Clip
-from training.world.scoring import ATTRIBUTES, read_sentence, score_facts
-
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+from training.world.scoring import ATTRIBUTES, score_facts
 
 
 @dataclass(frozen=True)
@@ -90,22 +87,13 @@ def judge(samples: Samples, answers: Sequence[str]) -> Quality:
 
 def fact_quality(clips: Sequence[Clip], answers: Sequence[str]) -> Facts:
     """Precision, recall and F1 over the facts of all clips: object, colour, count, direction, order."""
-    right: Counter[str] = Counter()
-    true: Counter[str] = Counter()
-    told = 0
+    counts = {name: Counter() for name in ("right", "total", "true", "told")}
     for clip, text in zip(clips, answers, strict=True):
         score = score_facts(text, clip)
-        right.update(score.right)
-        true.update(score.total)
-        told += facts_told(text)
-    hits = sum(right.values())
-    precision, recall = hits / max(1, told), hits / max(1, sum(true.values()))
-    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
-    return Facts(precision, recall, f1, {name: right[name] / max(1, true[name]) for name in ATTRIBUTES})
-
-
-def facts_told(text: str) -> int:
-    """How many facts a summary claims: what its sentences say, and the order of neighbouring objects."""
-    told = [read_sentence(sentence) for sentence in _SENTENCE.split(text.strip()) if sentence]
-    said = sum(part is not None for one in told for part in (one.kind, one.colour, one.count, one.motion))
-    return said + max(0, sum(one.kind is not None for one in told) - 1)
+        for name, count in counts.items():
+            count.update(getattr(score, name))
+    sums = {name: sum(count.values()) for name, count in counts.items()}
+    precision, recall = sums["true"] / max(1, sums["told"]), sums["right"] / max(1, sums["total"])
+    f1 = 2 * precision * recall / (precision + recall) if sums["right"] and sums["true"] else 0.0
+    by_attribute = {name: counts["right"][name] / max(1, counts["total"][name]) for name in ATTRIBUTES}
+    return Facts(precision, recall, f1, by_attribute)
