@@ -34,19 +34,24 @@ Serving several adapters in one batch::
                     out = model(input_ids=next_ids, cache=cache, ...)
     gate_report(records[0])                                                # per layer and per group
 
+In any of the `ARCHITECTURES`, with transformers' own loop::
+
+    spec = architecture(model)                                             # by model.config.model_type
+    handle = inject(model, spec.config(experts=4, rank=4), slots=8)
+    with handle.generation([slot_a, slot_b], **spec.routing(model.config, inputs)):
+        tokens = model.generate(**inputs, max_new_tokens=64)
+
 Outside such a block the model answers as the frozen base. `handle.remove()` takes everything out again.
 """
 
-from milora.bank import AdapterBank, BankStats
-from milora.config import (
-    GROUPS,
+from milora.architectures import ARCHITECTURES, Architecture, architecture
+from milora.architectures.video_llama_3 import (
     VIDEO_LLAMA_3_SPATIAL,
     VIDEO_LLAMA_3_TEMPORAL,
-    GroupConfig,
-    GroupName,
-    MiloraConfig,
     video_llama_3,
 )
+from milora.bank import AdapterBank, BankStats
+from milora.config import GROUPS, GroupConfig, GroupName, MiloraConfig
 from milora.decoding import Arrangement, DecodeExperts, Site
 from milora.errors import (
     BankFull,
@@ -65,11 +70,13 @@ from milora.routing import GateRecord, LayerInfo, Routing
 from milora.state import AdapterState, LayerState
 
 __all__ = [
+    "ARCHITECTURES",
     "GROUPS",
     "VIDEO_LLAMA_3_SPATIAL",
     "VIDEO_LLAMA_3_TEMPORAL",
     "AdapterBank",
     "AdapterState",
+    "Architecture",
     "Arrangement",
     "BankFull",
     "BankStats",
@@ -91,6 +98,7 @@ __all__ = [
     "Site",
     "StateMismatch",
     "UnsupportedLayer",
+    "architecture",
     "balance",
     "frobenius",
     "from_peft",

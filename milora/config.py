@@ -11,17 +11,6 @@ GroupName = Literal["temporal", "spatial"]
 FusionKind = Literal["learned", "fixed", "per_layer"]
 GROUPS: tuple[GroupName, ...] = ("temporal", "spatial")
 
-#: The attention of the language model: the only place where frames meet each other in VideoLLaMA3.
-VIDEO_LLAMA_3_TEMPORAL: tuple[str, ...] = tuple(
-    f"model.language_model.layers.*.self_attn.{projection}_proj" for projection in "qkvo"
-)
-#: What looks inside one frame: the patch embedding and the vision tower's MLPs.
-VIDEO_LLAMA_3_SPATIAL: tuple[str, ...] = (
-    "model.vision_model.embeddings.patch_embedding",
-    "model.vision_model.encoder.layers.*.mlp.fc1",
-    "model.vision_model.encoder.layers.*.mlp.fc2",
-)
-
 
 @dataclass(frozen=True)
 class GroupConfig:
@@ -102,20 +91,3 @@ class MiloraConfig:
         if self.spatial is not None:
             present["spatial"] = self.spatial
         return present
-
-
-def video_llama_3(
-    experts: int = 4,
-    rank: int = 4,
-    lora_alpha: float = 16.0,
-    *,
-    dropout: float = 0.0,
-    temperature: float = 1.0,
-) -> MiloraConfig:
-    """Both groups of a `VideoLlama3ForConditionalGeneration` with the same K, r and scale."""
-    shape = {"experts": experts, "rank": rank, "lora_alpha": lora_alpha}
-    extra = {"dropout": dropout, "temperature": temperature}
-    return MiloraConfig(
-        temporal=GroupConfig(VIDEO_LLAMA_3_TEMPORAL, **shape, **extra),
-        spatial=GroupConfig(VIDEO_LLAMA_3_SPATIAL, **shape, **extra),
-    )

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from milora.architectures import find_architecture
 from milora.config import GroupName, MiloraConfig
 from milora.errors import ConfigError
 from milora.layers import MiloraLayer
@@ -28,7 +29,8 @@ def inject(
     model are neither replaced nor renamed: experts add to their output from forward hooks, so that
     checkpoints, fingerprints and attribute look-ups see the model as it was. ``dtype`` is that of A and B,
     by default the base layer's; with float32 experts beside a bfloat16 base the experts are cast on every
-    pass.
+    pass. How the rows of every target fall into videos is read from the `Architecture` of the model's
+    ``config.model_type``, which refuses targets outside what it knows; in a model without one, from the shapes.
 
     Raises:
         ConfigError: a pattern matches nothing, a module is a target twice, or several slots with a fusion per layer.
@@ -39,6 +41,7 @@ def inject(
     if own_fusion and slots != 1:
         raise ConfigError("a fusion per layer is for training one adapter; an exported one has it in B")
     targets = _resolve(model, config)
+    architecture = find_architecture(model)
     layers = [
         MiloraLayer(
             name,
@@ -47,6 +50,7 @@ def inject(
             config.groups[group],
             index=index,
             slots=slots,
+            rows=architecture.rows_of(name) if architecture else None,
             gate_input_gradient=config.gate_input_gradient,
             dtype=dtype,
             own_fusion=own_fusion,

@@ -28,7 +28,7 @@ from milora.config import GroupConfig, GroupName
 from milora.errors import RoutingError, StateMismatch
 from milora.gate import folded, logits_by_slot, pool, top_k
 from milora.geometry import ConvGeometry
-from milora.routing import Layout, Routing
+from milora.routing import Layout, Routing, Rows
 from milora.state import LayerState
 
 #: Standard deviation of a fresh gate's logits on standardized input: gates start within a few percent of 1/K.
@@ -59,12 +59,13 @@ class MiloraLayer(nn.Module):
         *,
         index: int,
         slots: int,
+        rows: Rows | None = None,
         gate_input_gradient: bool,
         dtype: torch.dtype | None,
         own_fusion: bool = False,
     ) -> None:
         super().__init__()
-        self.name, self.group, self.index, self.slots = name, group, index, slots
+        self.name, self.group, self.index, self.slots, self.rows = name, group, index, slots, rows
         self.experts, self.rank_total, self.dropout = config.experts, config.rank_total, config.dropout
         self.gate_input_gradient = gate_input_gradient
         self.conv = ConvGeometry.of(name, base)
@@ -178,10 +179,13 @@ class MiloraLayer(nn.Module):
             return self._adapt_positions(x, out, routing, self.conv)
         rows = x.flatten(1) if self.conv is not None else x.reshape(-1, self.fan_in)  # (N, in)
         leading = x.shape[:1] if self.conv is not None else x.shape[:-1]
-        layout = routing.layout(self.name, rows.shape[0], tuple(leading))
+        layout = self._layout(rows.shape[0], tuple(leading), routing)
         w = self._row_weights(x, rows, layout, routing)
         flat = out.reshape(-1, self.fan_out)
         return self._add(self._dropped(rows), flat, layout, w, routing).view_as(out)
+
+    def _layout(self, rows: int, leading: tuple[int, ...], routing: Routing) -> Layout:
+        return routing.layout(self.name, rows, leading, self.rows, settled=routing.settled(self.index))
 
     def _add(self, rows: Tensor, flat: Tensor, layout: Layout, w: Tensor, routing: Routing) -> Tensor:
         """flat (N, out) + every video's rows (N, in) through its own adapter, weighed by w (V, R)."""
@@ -212,7 +216,7 @@ class MiloraLayer(nn.Module):
 
     def _adapt_positions(self, x: Tensor, out: Tensor, routing: Routing, conv: ConvGeometry) -> Tensor:
         """A convolution with several output positions per row: x (N, C, *space) → (N, out, *space')."""
-        layout = routing.layout(self.name, x.shape[0], tuple(x.shape[:1]))
+        layout = self._layout(x.shape[0], tuple(x.shape[:1]), routing)
         w = self._row_weights(x, conv.mean_patch(x), layout, routing)
         slots = routing.slots if routing.slot_index is not None else routing.slots[:1]
         lengths = layout.lengths if routing.slot_index is not None else (x.shape[0],)
@@ -232,11 +236,14 @@ class MiloraLayer(nn.Module):
         return F.dropout(x, self.dropout) if self.training and self.dropout else x
 
     def _row_weights(self, x: Tensor, rows: Tensor, layout: Layout, routing: Routing) -> Tensor:
-        """w (V, R) of this layer: kept in the routing when the gates are given, else computed."""
-        if routing.given is None:
+        """w (V, R) of this layer: kept in the routing when the gates are settled, else computed."""
+        if not routing.settled(self.index):
             gates = self._gates(x, rows, layout, routing)  # (V, K)
             routing.gates[self.index] = gates
-            return self._weights(gates, routing)
+            w = self._weights(gates, routing)
+            if routing.keep:
+                routing.row_weights[self.index] = w
+            return w
         if self.index not in routing.row_weights:
             if self.index in routing.missing:
                 raise RoutingError(f"{self.name}: a request has no gate for it to reuse")

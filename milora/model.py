@@ -49,16 +49,21 @@ class MiloraModel(nn.Module):
     # -- passes ------------------------------------------------------------------------------------
 
     def training_pass(
-        self, *, prompt_mask: Tensor | None, patches: Sequence[int] | Tensor | None = None
+        self,
+        *,
+        prompt_mask: Tensor | None,
+        patches: Sequence[int] | Tensor | None = None,
+        frames: Sequence[int] | Tensor | None = None,
     ) -> AbstractContextManager[Routing]:
         """A context in which the forward uses slot 1 for every video; yields the `Routing` with its gates.
 
         Args:
             prompt_mask: (V, T) true on prompt tokens, false on padding and on the answer.
             patches: rows of each video in the packed vision sequence, e.g. ``grid_thw.prod(-1)``.
+            frames: frames of each video, in models whose tower takes whole frames.
         """
-        videos = len(patches) if prompt_mask is None and patches is not None else len(prompt_mask)
-        return self.use(self.route([1] * videos, prompt_mask=prompt_mask, patches=patches))
+        videos = len(next(rows for rows in (prompt_mask, patches, frames) if rows is not None))
+        return self.use(self.route([1] * videos, prompt_mask=prompt_mask, patches=patches, frames=frames))
 
     def prefill(
         self,
@@ -66,9 +71,25 @@ class MiloraModel(nn.Module):
         *,
         prompt_mask: Tensor | None = None,
         patches: Sequence[int] | Tensor | None = None,
+        frames: Sequence[int] | Tensor | None = None,
     ) -> AbstractContextManager[Routing]:
         """A context in which the forward computes every video's gates; `records` reads them afterwards."""
-        return self.use(self.route(slots, prompt_mask=prompt_mask, patches=patches))
+        return self.use(self.route(slots, prompt_mask=prompt_mask, patches=patches, frames=frames))
+
+    def generation(
+        self,
+        slots: Sequence[int],
+        *,
+        prompt_mask: Tensor | None = None,
+        patches: Sequence[int] | Tensor | None = None,
+        frames: Sequence[int] | Tensor | None = None,
+    ) -> AbstractContextManager[Routing]:
+        """A context for one `generate` of transformers (greedy or sampled, no beams).
+
+        Gates are computed where the prompt and its video pass first, and kept for every token after.
+        """
+        routing = self.route(slots, prompt_mask=prompt_mask, patches=patches, frames=frames, keep=True)
+        return self.use(routing)
 
     def route(
         self,
@@ -76,8 +97,10 @@ class MiloraModel(nn.Module):
         *,
         prompt_mask: Tensor | None = None,
         patches: Sequence[int] | Tensor | None = None,
+        frames: Sequence[int] | Tensor | None = None,
+        keep: bool = False,
     ) -> Routing:
-        """A routing that computes gates; 0 means no adapter.
+        """A routing that computes gates; 0 means no adapter. ``keep`` computes each of them once.
 
         Raises:
             RoutingError: a slot that does not exist, or counts that disagree.
@@ -85,9 +108,14 @@ class MiloraModel(nn.Module):
         wrong = [slot for slot in slots if not 0 <= slot <= self.slots]
         if wrong:
             raise RoutingError(f"slots {wrong} do not exist, the model has 1 to {self.slots}")
-        coefficients = self.fusion.coefficients()
         return Routing(
-            slots, device=self.device, coefficients=coefficients, patches=patches, prompt_mask=prompt_mask
+            slots,
+            device=self.device,
+            coefficients=self.fusion.coefficients(),
+            patches=patches,
+            frames=frames,
+            prompt_mask=prompt_mask,
+            keep=keep,
         )
 
     def reuse(self, records: Sequence[GateRecord]) -> Routing:

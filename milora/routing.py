@@ -1,23 +1,31 @@
 """Which video every row of a forward pass belongs to, and which adapter that video uses.
 
 One `Routing` describes one pass and is shared by all adapted layers. It either *computes* gates (training and
-prefill) or *reuses* those of the records it was made from (decoding). Rows reach a layer in one of two ways:
+prefill) or *reuses* those of the records it was made from (decoding). Rows reach a layer in one of four ways
+(`Rows`), which the model's `Architecture` names for each of its modules:
 
-- packed, (N, …): the vision tower's patches of all videos one after the other, told apart by ``patches``;
-- as a sequence, (V, T, …): one batch row per video, told apart by position; ``prompt_mask`` says which
-  tokens are the prompt's own.
+- "patches", (N, …): the vision tower's patches of all videos one after the other, told apart by ``patches``;
+- "frames", (F, n, …) or (F, C, H, W): whole frames of all videos one after the other, told apart by ``frames``;
+- "videos", (V, n, …) or (V, C, T, H, W): one batch row per video, all of it the video's own;
+- "prompt", (V, T, …): one batch row per video; ``prompt_mask`` says which tokens are the prompt's own.
+
+In a model of no known architecture the shape alone decides between "prompt" and "patches".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from milora.config import GroupName
 from milora.errors import RoutingError
+
+Rows = Literal["patches", "frames", "videos", "prompt"]
+"""How the rows of a module's input are laid out."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Layout:
         """Rows of all videos one after the other."""
         counts = tuple(int(n) for n in lengths)
         if not counts or min(counts) < 1:
-            raise RoutingError(f"every video needs at least one patch, got {list(counts)}")
+            raise RoutingError(f"every video needs at least one patch or frame, got {list(counts)}")
         if len(set(counts)) == 1:
             return cls(len(counts), counts, counts[0])
         videos = torch.arange(len(counts), device=device)
@@ -105,7 +113,9 @@ class Routing:
         slots: the slot of every video, 0 for none.
         coefficients: c_γ of every slot, from `Fusion.coefficients`.
         patches: rows of every video in the packed vision sequence.
+        frames: frames of every video, where a tower takes whole frames.
         prompt_mask: (V, T) true on the prompt's own tokens.
+        keep: compute every gate once and use it for the passes that follow under this routing.
         given: (L, V, K_max) gates to reuse in place of computing them.
         missing: indices of the layers for which ``given`` lacks a gate that is needed.
 
@@ -120,7 +130,9 @@ class Routing:
         device: torch.device,
         coefficients: dict[GroupName, Tensor] | None,
         patches: Sequence[int] | Tensor | None = None,
+        frames: Sequence[int] | Tensor | None = None,
         prompt_mask: Tensor | None = None,
+        keep: bool = False,
         given: Tensor | None = None,
         missing: frozenset[int] = frozenset(),
     ) -> None:
@@ -129,12 +141,15 @@ class Routing:
         if self.videos == 0:
             raise RoutingError("a pass needs at least one video")
         self.coefficients = coefficients
-        self.given, self.missing = given, missing
+        self.keep, self.given, self.missing = keep, given, missing
         self.present = tuple(sorted({slot for slot in self.slots if slot != 0}))
         self.gates: dict[int, Tensor] = {}
         self.row_weights: dict[int, Tensor] = {}
         self._index_slots(device)
-        self._packed = self._packed_layout(patches, device)
+        self._device = device
+        self._packed = self._packed_layout("patch", patches)
+        self._frames = self._packed_layout("frame", frames)
+        self._by_frame: dict[int, Layout] = {}
         self._sequence = self._sequence_layout(prompt_mask, device)
         self._last_input: Tensor | None = None
         self._last_pooled: Tensor | None = None
@@ -147,13 +162,13 @@ class Routing:
             self.slot_index = torch.tensor([max(slot - 1, 0) for slot in self.slots], device=device)
             self.adapted = torch.tensor([[slot > 0] for slot in self.slots], device=device)
 
-    def _packed_layout(self, patches: Sequence[int] | Tensor | None, device: torch.device) -> Layout | None:
-        if patches is None:
+    def _packed_layout(self, what: str, given: Sequence[int] | Tensor | None) -> Layout | None:
+        if given is None:
             return None
-        counts = patches.tolist() if isinstance(patches, Tensor) else list(patches)
+        counts = given.tolist() if isinstance(given, Tensor) else list(given)
         if len(counts) != self.videos:
-            raise RoutingError(f"{len(counts)} patch counts for {self.videos} videos")
-        return Layout.packed(counts, device)
+            raise RoutingError(f"{len(counts)} {what} counts for {self.videos} videos")
+        return Layout.packed(counts, self._device)
 
     def _sequence_layout(self, prompt_mask: Tensor | None, device: torch.device) -> Layout | None:
         if prompt_mask is None:
@@ -166,21 +181,70 @@ class Routing:
             raise RoutingError("a video has no prompt token to pool over")
         return Layout.sequence(self.videos, weights.shape[1], (weights / counts).unsqueeze(1))
 
-    def layout(self, name: str, rows: int, leading: tuple[int, ...]) -> Layout:
-        """The layout of one layer's input, given its number of rows and its leading dimensions."""
-        if len(leading) == 2 and leading[0] == self.videos:
-            if self.given is not None:
-                return Layout.sequence(self.videos, leading[1])
-            if self._sequence is not None and leading[1] == self._sequence.per_video:
-                return self._sequence
-        if self._packed is not None and rows == self._packed.rows:
-            return self._packed
-        if len(leading) == 1 and rows == self.videos:
-            return Layout.sequence(self.videos, 1)
+    def settled(self, index: int) -> bool:
+        """True when a layer's gates are there already, so that nothing is pooled any more."""
+        return self.given is not None or index in self.row_weights
+
+    def layout(
+        self,
+        name: str,
+        rows: int,
+        leading: tuple[int, ...],
+        kind: Rows | None = None,
+        *,
+        settled: bool = False,
+    ) -> Layout:
+        """The layout of one layer's input, given its number of rows, its leading dimensions and their kind.
+
+        Raises:
+            RoutingError: the input is not of that kind, or not as large as this pass's counts say.
+        """
+        found = None
+        if kind in (None, "prompt"):
+            found = self._prompt_rows(leading, settled)
+        if found is None and kind in (None, "patches") and self._packed and rows == self._packed.rows:
+            found = self._packed
+        if found is None and kind in (None, "prompt") and len(leading) == 1 and rows == self.videos:
+            found = Layout.sequence(self.videos, 1)
+        if kind == "frames":
+            found = self._frame_rows(rows, leading)
+        if kind == "videos" and leading[0] == self.videos:
+            found = Layout.sequence(self.videos, rows // self.videos)
+        if found is None:
+            raise RoutingError(
+                f"{name}: an input with leading dimensions {leading} is {self._expected(kind)}"
+            )
+        return found
+
+    def _prompt_rows(self, leading: tuple[int, ...], settled: bool) -> Layout | None:
+        if len(leading) != 2 or leading[0] != self.videos:
+            return None
+        if settled:
+            return Layout.sequence(self.videos, leading[1])
+        fits = self._sequence is not None and leading[1] == self._sequence.per_video
+        return self._sequence if fits else None
+
+    def _frame_rows(self, rows: int, leading: tuple[int, ...]) -> Layout | None:
+        """Every frame brings the same number of rows: the tower's tokens, or one where it is convolved whole."""
+        if self._frames is None or leading[0] != self._frames.rows:
+            return None
+        each = rows // leading[0]
+        if each not in self._by_frame:
+            counts = [frames * each for frames in self._frames.lengths]
+            self._by_frame[each] = Layout.packed(counts, self._device)
+        return self._by_frame[each]
+
+    def _expected(self, kind: Rows | None) -> str:
         tokens = self._sequence.per_video if self._sequence else None
         patches = self._packed.rows if self._packed else None
-        expected = f"a prompt_mask of ({self.videos}, {tokens}) or {patches} patches"
-        raise RoutingError(f"{name}: an input with leading dimensions {leading} is neither of {expected}")
+        frames = self._frames.rows if self._frames else None
+        return {
+            None: f"neither of a prompt_mask of ({self.videos}, {tokens}) or {patches} patches",
+            "prompt": f"not of a prompt_mask of ({self.videos}, {tokens})",
+            "patches": f"not of {patches} patches",
+            "frames": f"not of {frames} frames",
+            "videos": f"not of {self.videos} videos",
+        }[kind]
 
     def pooled(self, x: Tensor) -> Tensor | None:
         """The pool of this very input, if the layer before computed it (q, k and v share theirs)."""
