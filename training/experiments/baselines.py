@@ -19,7 +19,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from milora import Routing
+from milora import Routing, architecture
 from training.trainer.config import TrainConfig
 from training.trainer.job import seed_everything
 from training.trainer.method import Decoding
@@ -32,7 +32,7 @@ _LORA = (".lora_A.", ".lora_B.", ".lora_magnitude_vector.")
 
 def shapes_of(model: nn.Module, config: TrainConfig) -> dict[str, tuple[int, int, str]]:
     """Target → (in, out, group) of every layer that the config's groups adapt."""
-    groups = config.milora().groups
+    groups = config.milora(architecture(model)).groups
     return {
         name: (module.weight[0].numel(), module.weight.shape[0], group)
         for name, module in model.named_modules()
@@ -43,7 +43,7 @@ def shapes_of(model: nn.Module, config: TrainConfig) -> dict[str, tuple[int, int
 
 def mixture_parameters(model: nn.Module, config: TrainConfig) -> int:
     """How many numbers MiLoRA trains under this config: A, B, G and what there is of a."""
-    groups, total = config.milora().groups, 0
+    groups, total = config.milora(architecture(model)).groups, 0
     shapes = shapes_of(model, config)
     for fan_in, fan_out, group in shapes.values():
         settings = groups[group]

@@ -29,19 +29,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from milora import (
-    VIDEO_LLAMA_3_SPATIAL,
-    VIDEO_LLAMA_3_TEMPORAL,
-    GroupConfig,
-    GroupName,
-    MiloraConfig,
-)
+from milora import Architecture, GroupConfig, GroupName, MiloraConfig
+from milora.architectures.video_llama_3 import VIDEO_LLAMA_3
 from training.trainer.errors import InvalidConfig
-
-_DEFAULT_TARGETS: dict[GroupName, tuple[str, ...]] = {
-    "temporal": VIDEO_LLAMA_3_TEMPORAL,
-    "spatial": VIDEO_LLAMA_3_SPATIAL,
-}
 
 
 class _Section(BaseModel):
@@ -66,10 +56,10 @@ class GroupSettings(_Section):
             raise ValueError(f"top_k {self.top_k} is above the number of experts, {self.experts}")
         return self
 
-    def group(self, name: GroupName) -> GroupConfig:
-        """The group as the method wants it."""
+    def group(self, targets: tuple[str, ...]) -> GroupConfig:
+        """The group as the method wants it; ``targets`` are the architecture's."""
         return GroupConfig(
-            self.targets or _DEFAULT_TARGETS[name],
+            self.targets or targets,
             self.experts,
             self.rank,
             self.lora_alpha,
@@ -156,9 +146,9 @@ class TrainConfig(_Section):
     )
     augment: bool = Field(default=True, description="brightness and grain vary, in the fast pass")
 
-    def milora(self) -> MiloraConfig:
-        """The groups that are trained."""
-        groups = {name: getattr(self, name).group(name) for name in self.groups}
+    def milora(self, architecture: Architecture = VIDEO_LLAMA_3) -> MiloraConfig:
+        """The groups that are trained in a model of this architecture."""
+        groups = {name: getattr(self, name).group(getattr(architecture, name)) for name in self.groups}
         return MiloraConfig(**groups, fusion=self.fusion)
 
     def learned(self) -> dict[str, Any]:

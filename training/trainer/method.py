@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from milora import AdapterState, MiloraModel, Routing, balance, frobenius, inject
+from milora import AdapterState, MiloraModel, Routing, architecture, balance, frobenius, inject
 from training.trainer.config import TrainConfig
 
 Decoding = Callable[[int], AbstractContextManager[Any]]
@@ -60,10 +60,12 @@ class Milora:
         """Puts fresh experts beside the model's layers and freezes it.
 
         Raises:
-            ConfigError: a target pattern matches no module.
+            ConfigError: a target pattern matches no module, or the model is of no known architecture.
         """
         self.config = config
-        self.handle: MiloraModel = inject(model, config.milora(), seed=config.seed, dtype=torch.float32)
+        self.handle: MiloraModel = inject(
+            model, config.milora(architecture(model)), seed=config.seed, dtype=torch.float32
+        )
         self.module: nn.Module = self.handle
 
     def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.video_utils import VideoMetadata
 
+from milora import architecture
 from training.trainer.method import Method, around_generate
 from training.trainer.passes import Pair, Rows
 
@@ -113,8 +114,9 @@ class StockPass:
         return len(batch.prompt_mask)
 
     def rows(self, batch: StockBatch) -> Rows:
-        patches = batch.inputs["video_grid_thw"].prod(-1).tolist()
-        return {"prompt_mask": batch.prompt_mask.to(self._model.device), "patches": patches}
+        model = self._model
+        counts = architecture(model).counts(model.config, batch.inputs)
+        return {"prompt_mask": batch.prompt_mask.to(model.device), **counts}
 
     def loss(self, batch: StockBatch, noise: torch.Generator | None) -> Tensor:
         return self._model(**self._inputs(batch), use_cache=False).loss
