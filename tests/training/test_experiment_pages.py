@@ -17,7 +17,7 @@ from training.trainer.fast import FastPass
 from training.trainer.method import Milora
 from training.trainer.passes import Pair
 
-SIZE = Size(clips=16)
+SIZE = Size(clips=16, new_looks=1.0, new_words=1.0)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_removals_leave_the_adapter_as_it_was_and_gates_sum_to_one() -> None:
             layer.B.normal_(0, 0.05)
     method.module.eval()
     before = {name: tensor.clone() for name, tensor in method.state().items()}
-    samples = specialize.mixed("test", 1, SIZE, None)
+    samples = specialize.mixed("test", dict.fromkeys(specialize.DOMAINS, 1), SIZE, None)
     pairs = [Pair.of(samples[index], "Summarize the video.") for index in range(len(samples))]
     forward = FastPass(loaded.model, loaded.processor.tokenizer)
     gates = gates_of(method, forward, pairs)

@@ -81,7 +81,7 @@ LOSS = Experiment(
         *(_variant(f"τ={value:g}", **_both_groups(temperature=value)) for value in (0.5, 2.0)),
         *(_variant(f"top-{value}", **_both_groups(top_k=value)) for value in (1, 2)),
     ),
-    (OLD_LOOKS_NEW_GRAMMAR,),
+    (TRAINED,),
 )
 FUSION = Experiment(
     "fusion",

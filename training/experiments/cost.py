@@ -60,7 +60,7 @@ def _adapted(machine: Machine) -> tuple[Milora, FastPass]:
     return method, FastPass(loaded.model, loaded.processor.tokenizer)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: what the passes keep for later must serve a training too
 def measure(machine: Machine, batch: int) -> list[dict[str, Any]]:
     """Median milliseconds of a prefill for each way, over one batch of prompts of six frames."""
     method, forward = _adapted(machine)

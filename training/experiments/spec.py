@@ -28,9 +28,9 @@ class Arm:
 class Size:
     """How much a run learns and is measured on; short clips only, so that many runs fit into an hour."""
 
-    clips: int = 256
-    new_looks: float = 2.0  # times as many clips where known words have new looks
-    new_words: float = 3.0  # and where the wording is new
+    clips: int = 160
+    new_looks: float = 3.0  # times as many clips where known words have new looks
+    new_words: float = 5.0  # and where the wording is new
     test_clips: int = 96
     validation_clips: int = 48
     batch_size: int = 8

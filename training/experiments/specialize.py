@@ -14,7 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model_store.backbone import load_backbone
-from training.experiments.catalogue import OLD_LOOKS_NEW_GRAMMAR, OLD_WORDS_NEW_LOOKS, TRAINED, run_spec
+from training.experiments.catalogue import (
+    OLD_LOOKS_NEW_GRAMMAR,
+    OLD_WORDS_NEW_LOOKS,
+    TRAINED,
+    run_spec,
+    times_of,
+)
 from training.experiments.execute import config_of
 from training.experiments.runner import Machine
 from training.experiments.spec import Arm, Size
@@ -33,7 +39,7 @@ from training.trainer.method import Milora
 from training.trainer.passes import Pair
 from training.trainer.samples import VideoSample
 from training.trainer.world_samples import WorldSamples
-from training.world import Clip
+from training.world import Clip, Split
 
 DOMAINS = (OLD_WORDS_NEW_LOOKS, OLD_LOOKS_NEW_GRAMMAR, TRAINED)
 GATE_CLIPS, ANSWERED_CLIPS = 60, 24  # of each domain
@@ -69,11 +75,19 @@ class MixedSamples:
         return [count for part in self.parts for count in part.frame_counts]
 
 
-def mixed(split: str, clips: int, size: Size, cache: Path) -> MixedSamples:
-    """``clips`` of each domain."""
+def mixed(split: Split, clips: Mapping[str, int], size: Size, cache: Path | None) -> MixedSamples:
+    """So many clips of each domain."""
     return MixedSamples(
-        [WorldSamples(name, split, clips, max_frames=size.max_frames, cache=cache) for name in DOMAINS]
+        [
+            WorldSamples(name, split, count, max_frames=size.max_frames, cache=cache)
+            for name, count in clips.items()
+        ]
     )
+
+
+def to_learn(size: Size) -> dict[str, int]:
+    """Training clips of each domain."""
+    return {name: round(size.clips * times_of(name, size)) for name in DOMAINS}
 
 
 def write_specialization(machine: Machine, size: Size, out: Path, command: str, seeds: int = 3) -> Path:
@@ -98,7 +112,8 @@ def write_specialization(machine: Machine, size: Size, out: Path, command: str, 
 def _one_seed(machine: Machine, size: Size, seed: int) -> dict[str, Any]:
     """The analysis of one seed's adapter, kept beside the runs."""
     spec = run_spec(Arm("specialize"), "+".join(DOMAINS), seed, _RATE, size, "test")
-    path = machine.runs / f"specialize-{spec.key.rsplit('-', 1)[1]}-s{seed}.json"
+    learned = "-".join(str(count) for count in to_learn(size).values())
+    path = machine.runs / f"specialize-{learned}-{spec.key.rsplit('-', 1)[1]}.json"
     if path.exists():
         return json.loads(path.read_text())
     config = config_of(spec)
@@ -110,7 +125,7 @@ def _one_seed(machine: Machine, size: Size, seed: int) -> dict[str, Any]:
     if weights.exists():
         method.load(load_file(weights))
     else:
-        train = mixed("train", spec.clips, size, machine.cache)
+        train = mixed("train", to_learn(size), size, machine.cache)
         with TemporaryDirectory() as folder:
             job = TrainingJob(
                 loaded.model, method, forward, config, train=train, validation=None, folder=Path(folder),
@@ -139,12 +154,12 @@ def take_apart(
     method: Milora, forward: FastPass, size: Size, cache: Path, instruction: str
 ) -> dict[str, Any]:
     """Gates, information, removals and similarity of a trained adapter, as JSON, with the verdict."""
-    looked_at = mixed("test", GATE_CLIPS, size, cache)
+    looked_at = mixed("test", dict.fromkeys(DOMAINS, GATE_CLIPS), size, cache)
     pairs = [Pair.of(looked_at[index], instruction) for index in range(len(looked_at))]
     attributes = [attributes_of(looked_at.clip(index)) for index in range(len(looked_at))]
     gates = gates_of(method, forward, pairs)
     known = knowledge(method.handle, gates, attributes)
-    answered = mixed("test", ANSWERED_CLIPS, size, cache)
+    answered = mixed("test", dict.fromkeys(DOMAINS, ANSWERED_CLIPS), size, cache)
     asked = [Pair.of(answered[index], instruction) for index in range(len(answered))]
     whole, removed = knock_outs(
         method, forward, asked, [answered.clip(index) for index in range(len(answered))], _ANSWER_TOKENS
