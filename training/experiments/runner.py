@@ -117,8 +117,8 @@ def _execute(spec: RunSpec, machine: Machine) -> None:
 
 
 #: Seconds of one CPU core: of a clip's training and answer, by method, and of a run around them.
-_CLIP_S = {"milora": 0.065, "lora": 0.06, "rslora": 0.06, "dora": 0.07, "xlora": 0.13, "frozen": 0.0}
-_ANSWER_S, _START_S = 0.12, 3.0
+_CLIP_S = {"milora": 0.045, "lora": 0.042, "rslora": 0.042, "dora": 0.05, "xlora": 0.09, "frozen": 0.0}
+_ANSWER_S, _START_S = 0.08, 1.5
 
 
 def estimate_s(machine: Machine, specs: Iterable[RunSpec]) -> float:

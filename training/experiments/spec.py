@@ -29,8 +29,8 @@ class Size:
     """How much a run learns and is measured on; short clips only, so that many runs fit into an hour."""
 
     clips: int = 160
-    new_looks: float = 3.0  # times as many clips where known words have new looks
-    new_words: float = 5.0  # and where the wording is new
+    new_looks: float = 4.0  # times as many clips where known words have new looks
+    new_words: float = 7.0  # and where the wording is new
     test_clips: int = 96
     validation_clips: int = 48
     batch_size: int = 8
