@@ -8,6 +8,7 @@ from typing import Literal
 from milora.errors import ConfigError
 
 GroupName = Literal["temporal", "spatial"]
+FusionKind = Literal["learned", "fixed", "per_layer"]
 GROUPS: tuple[GroupName, ...] = ("temporal", "spatial")
 
 
@@ -18,9 +19,11 @@ class GroupConfig:
     ``targets`` are `fnmatch` patterns over full module names; in an exported state they are the names
     themselves. Every layer holds ``experts`` (K) experts of ``rank`` (r), scaled by ``lora_alpha / rank``.
     ``temperature`` (τ) divides the gate's logits. ``dropout`` acts on the experts' input, in training only.
+    ``top_k`` lets only so many experts of a layer speak for a video, 0 all of them.
 
     Raises:
-        ConfigError: a count below one, a temperature that is not positive, a dropout outside [0, 1).
+        ConfigError: a count below one, a top_k above the number of experts, a temperature that is not
+        positive, a dropout outside [0, 1).
     """
 
     targets: tuple[str, ...]
@@ -29,6 +32,7 @@ class GroupConfig:
     lora_alpha: float
     dropout: float = 0.0
     temperature: float = 1.0
+    top_k: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
@@ -36,6 +40,8 @@ class GroupConfig:
             raise ConfigError("a group needs at least one target pattern")
         if self.experts < 1 or self.rank < 1:
             raise ConfigError(f"experts and rank start at 1, got {self.experts} and {self.rank}")
+        if not 0 <= self.top_k <= self.experts:
+            raise ConfigError(f"top_k lies between 0 and the {self.experts} experts, got {self.top_k}")
         if not self.temperature > 0:
             raise ConfigError(f"temperature must be positive, got {self.temperature}")
         if not 0 <= self.dropout < 1:
@@ -56,6 +62,9 @@ class GroupConfig:
 class MiloraConfig:
     """The groups of one adapter; a group that is ``None`` is not adapted.
 
+    ``fusion`` says how α is had while training: one that is learned, ½ throughout ("fixed"), or one a layer. The
+    last is folded into B on export, where one α for all is left, at ½.
+
     ``gate_input_gradient`` lets the loss reach the layers below through the gate's pooled input as well.
     Off by default: the gate then reads the features without steering them, and the backward pass saves
     one sweep over every adapted layer's input.
@@ -67,6 +76,7 @@ class MiloraConfig:
     temporal: GroupConfig | None = None
     spatial: GroupConfig | None = None
     gate_input_gradient: bool = False
+    fusion: FusionKind = "learned"
 
     def __post_init__(self) -> None:
         if self.temporal is None and self.spatial is None:

@@ -26,11 +26,11 @@ def coefficient(group: GroupName, a: float, *, fused: bool) -> float:
 
 
 class Fusion(nn.Module):
-    """One scalar a per slot, (slots,), and which slots have both groups."""
+    """One scalar a per slot, (slots,), and which slots have both groups; a stays where it is unless ``learned``."""
 
-    def __init__(self, slots: int, *, fused: bool, device: torch.device) -> None:
+    def __init__(self, slots: int, *, fused: bool, learned: bool = True, device: torch.device) -> None:
         super().__init__()
-        self.a = nn.Parameter(torch.zeros(slots, device=device), requires_grad=fused)
+        self.a = nn.Parameter(torch.zeros(slots, device=device), requires_grad=fused and learned)
         self.fused = [fused] * slots
 
     def coefficients(self) -> dict[GroupName, Tensor] | None:

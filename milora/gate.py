@@ -6,6 +6,7 @@ z is taken over all of the video's patches in the vision tower and over its prom
 never the answer, in the language model, so that a gate is a function of video and prompt alone and is
 computed once before the first new token (as in MiLoRA, arXiv 2410.18035). b comes from standardizing z while
 training: the standardization is folded into G and b on export (`folded`), so the served gate is affine in z.
+A group with ``top_k`` takes the softmax over the k largest logits of a layer only.
 """
 
 from __future__ import annotations
@@ -24,6 +25,15 @@ def pool(rows: Tensor, layout: Layout) -> Tensor:
     if layout.pool_weights is None:
         return by_video.mean(1, dtype=torch.float32)
     return torch.bmm(layout.pool_weights, by_video.float()).squeeze(1)
+
+
+def top_k(logits: Tensor, k: Tensor) -> Tensor:
+    """Logits (V, K) with −inf for all but every video's k (V,) largest: a softmax weighs the rest exactly zero.
+
+    Of equal logits the first experts' are kept.
+    """
+    places = logits.argsort(dim=-1, descending=True, stable=True).argsort(-1)  # (V, K), 0 for the largest
+    return logits.masked_fill(places >= k.unsqueeze(-1), -torch.inf)
 
 
 def logits_by_slot(z: Tensor, G: Tensor, b: Tensor, slot_index: Tensor) -> Tensor:

@@ -33,10 +33,13 @@ def inject(
     ``config.model_type``, which refuses targets outside what it knows; in a model without one, from the shapes.
 
     Raises:
-        ConfigError: a pattern matches nothing, or a module is a target twice.
+        ConfigError: a pattern matches nothing, a module is a target twice, or several slots with a fusion per layer.
         UnsupportedLayer: a target is no ungrouped, zero-padded Linear, Conv2d or Conv3d; the model is
         untouched.
     """
+    own_fusion = config.fusion == "per_layer" and len(config.groups) == 2
+    if own_fusion and slots != 1:
+        raise ConfigError("a fusion per layer is for training one adapter; an exported one has it in B")
     targets = _resolve(model, config)
     architecture = find_architecture(model)
     layers = [
@@ -50,6 +53,7 @@ def inject(
             rows=architecture.rows_of(name) if architecture else None,
             gate_input_gradient=config.gate_input_gradient,
             dtype=dtype,
+            own_fusion=own_fusion,
         )
         for index, (name, module, group) in enumerate(targets)
     ]

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from milora.config import GroupConfig, GroupName
 from milora.errors import RoutingError, StateMismatch
-from milora.gate import folded, logits_by_slot, pool
+from milora.gate import folded, logits_by_slot, pool, top_k
 from milora.geometry import ConvGeometry
 from milora.routing import Layout, Routing, Rows
 from milora.state import LayerState
@@ -43,7 +43,8 @@ class MiloraLayer(nn.Module):
     Parameters are stacked over slots, slot 1 first: A (S, R, in), B (S, R, out), that is B of the equation
     transposed, G (S, K, in) in float32. ``in`` is C·prod(kernel) for a convolution. Buffers: b (S, K), the
     gate's offset; spread (S, K, R), which holds s where rank row belongs to expert k; inverse_temperature
-    (S,). A and B may be views into an `ExpertStack`.
+    (S,); top_k (S,), K where all experts speak. ``a`` () is the layer's own fusion scalar, if it has one.
+    A and B may be views into an `ExpertStack`.
 
     Raises:
         UnsupportedLayer: the base is not an ungrouped, zero-padded Linear, Conv2d or Conv3d.
@@ -61,6 +62,7 @@ class MiloraLayer(nn.Module):
         rows: Rows | None = None,
         gate_input_gradient: bool,
         dtype: torch.dtype | None,
+        own_fusion: bool = False,
     ) -> None:
         super().__init__()
         self.name, self.group, self.index, self.slots, self.rows = name, group, index, slots, rows
@@ -78,6 +80,10 @@ class MiloraLayer(nn.Module):
         self.register_buffer("b", torch.zeros(slots, self.experts, device=weight.device))
         self.register_buffer("spread", spread)
         self.register_buffer("inverse_temperature", torch.ones(slots, device=weight.device))
+        self.register_buffer("top_k", torch.full((slots,), self.experts, device=weight.device))
+        self.register_parameter(
+            "a", nn.Parameter(torch.zeros((), device=weight.device)) if own_fusion else None
+        )
         self.register_buffer("mean", None)
         self.register_buffer("inverse_std", None)
         #: Per slot the group of its adapter here, None where the adapter leaves this layer alone.
@@ -122,6 +128,7 @@ class MiloraLayer(nn.Module):
             self.spread[s].zero_()
             self.spread[s, rows // config.rank, rows] = config.scale
             self.inverse_temperature[s] = 1.0 / config.temperature
+            self.top_k[s] = config.top_k or self.experts
         self.config_of[s] = config
 
     @torch.no_grad()
@@ -136,6 +143,8 @@ class MiloraLayer(nn.Module):
         G, b = self.G[s, :experts].detach().clone(), self.b[s, :experts].clone()
         if self.mean is not None:
             G, b = folded(G, b, self.mean, self.inverse_std)
+        if self.a is not None:
+            B = B * self._own_coefficient()
         if self.conv is not None:
             A, B = self.conv.kernel_of(A), self.conv.pointwise(B)
         return LayerState(A, B, G, b)
@@ -254,14 +263,31 @@ class MiloraLayer(nn.Module):
             z = (z - self.mean) * self.inverse_std
         if routing.slot_index is not None:
             logits = logits_by_slot(z, self.G, self.b, routing.slot_index)
-            return torch.softmax(logits * self.inverse_temperature[routing.slot_index].unsqueeze(-1), -1)
-        s = routing.present[0] - 1
-        logits = F.linear(z, self.G[s], self.b[s])
-        return torch.softmax(logits * self.inverse_temperature[s], -1)
+            logits = logits * self.inverse_temperature[routing.slot_index].unsqueeze(-1)
+            kept = self.top_k[routing.slot_index]
+        else:
+            s = routing.present[0] - 1
+            logits = F.linear(z, self.G[s], self.b[s]) * self.inverse_temperature[s]
+            kept = self.top_k[s : s + 1]
+        if any(self._sparse(slot) for slot in routing.present):
+            logits = top_k(logits, kept)
+        return torch.softmax(logits, -1)
+
+    def _sparse(self, slot: int) -> bool:
+        """Whether a slot's adapter lets only some of its experts speak."""
+        config = self.config_of[slot - 1]
+        return config is not None and config.top_k > 0
+
+    def _own_coefficient(self) -> Tensor:
+        """c_γ of a layer that has an α of its own: ()."""
+        temporal = 2.0 * torch.sigmoid(self.a)
+        return temporal if self.group == "temporal" else 2.0 - temporal
 
     def _weights(self, gates: Tensor, routing: Routing) -> Tensor:
         """w = c_γ · s · g_k on every rank row of expert k, zero without an adapter: (V, K) → (V, R)."""
-        c = None if routing.coefficients is None else routing.coefficients[self.group]
+        c = None if routing.coefficients is None else routing.coefficients[self.group]  # (S,)
+        if self.a is not None:
+            c = self._own_coefficient().expand(self.slots)
         if routing.slot_index is None:
             s = routing.present[0] - 1
             return (gates if c is None else gates * c[s]) @ self.spread[s]
@@ -286,9 +312,8 @@ def _fill(stack: Tensor, values: Tensor) -> None:
 
 def _same_scales(before: GroupConfig | None, config: GroupConfig) -> bool:
     """Whether a slot's scales and temperature serve the next adapter too: most of a store's have the same."""
-    return before is not None and (before.experts, before.rank, before.lora_alpha, before.temperature) == (
-        config.experts,
-        config.rank,
-        config.lora_alpha,
-        config.temperature,
-    )
+    return before is not None and _scales(before) == _scales(config)
+
+
+def _scales(config: GroupConfig) -> tuple[float, ...]:
+    return config.experts, config.rank, config.lora_alpha, config.temperature, config.top_k

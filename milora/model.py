@@ -31,7 +31,12 @@ class MiloraModel(nn.Module):
         super().__init__()
         self.config, self.slots = config, slots
         self.layers = nn.ModuleList(layers)
-        self.fusion = Fusion(slots, fused=len(config.groups) == 2, device=layers[0].A.device)
+        self.fusion = Fusion(
+            slots,
+            fused=len(config.groups) == 2,
+            learned=config.fusion == "learned",
+            device=layers[0].A.device,
+        )
         self.routing: Routing | None = None
         self._loaded = False
         self._undo: list[Callable[[], None]] = []
@@ -158,9 +163,10 @@ class MiloraModel(nn.Module):
     # -- training ----------------------------------------------------------------------------------
 
     def trainable_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """What an optimizer may change, by kind: A (R, in), B (R, out), G (K, in) per layer and a (1,)."""
+        """What an optimizer may change, by kind: A (R, in), B (R, out), G (K, in) per layer, and what a there is."""
         kinds = {kind: [getattr(layer, kind) for layer in self.layers] for kind in "ABG"}
-        kinds["a"] = [self.fusion.a] if all(self.fusion.fused) else []
+        kinds["a"] = [self.fusion.a] if self.fusion.a.requires_grad and all(self.fusion.fused) else []
+        kinds["a"] += [layer.a for layer in self.layers if layer.a is not None]
         return kinds
 
     def layers_of(self, group: GroupName) -> list[MiloraLayer]:

@@ -79,6 +79,9 @@ class GroupManifest(_Manifest):
     rank: int = Field(ge=1, le=1024, description="r, the rank of one expert")
     lora_alpha: float = Field(gt=0, description="the scale of one expert is lora_alpha / rank")
     temperature: float = Field(default=1.0, gt=0, description="tau of the gate's softmax")
+    top_k: int = Field(
+        default=0, ge=0, le=256, description="experts a layer that speak for a video, 0 for all"
+    )
 
     @model_validator(mode="after")
     def _targets_are_distinct(self) -> Self:

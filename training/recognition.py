@@ -22,8 +22,12 @@ def pooled_features(fast: FastForward, sample: Sample) -> Tensor:
 
 
 def recognition_mark(fast: FastForward, samples: list[Sample]) -> dict[str, Tensor]:
-    """The Gaussian of the pooled features over clips: ``mean`` (D,) and ``covariance`` (D, D), float32."""
-    features = torch.stack([pooled_features(fast, sample) for sample in samples])  # (N, D)
+    """The Gaussian of the pooled features over clips of the demo world."""
+    return gaussian(torch.stack([pooled_features(fast, sample) for sample in samples]))
+
+
+def gaussian(features: Tensor) -> dict[str, Tensor]:
+    """``mean`` (D,) and ``covariance`` (D, D), float32, of pooled features (N, D)."""
     covariance = torch.cov(features.T)
     sphere = covariance.diagonal().mean() * torch.eye(len(covariance))
     return {"mean": features.mean(0), "covariance": (1 - SHRINKAGE) * covariance + SHRINKAGE * sphere}

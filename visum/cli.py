@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from visum import adapters, admin, backbones, data, keys, world
+from visum.ablate import ablate
 from visum.errors import CliError, UsageError, sentences
 from visum.evaluate import evaluate
 from visum.extras import missing_extra
@@ -30,6 +31,7 @@ app.add_typer(world.app, name="world")
 app.add_typer(data.app, name="data")
 app.command()(train)
 app.command()(evaluate)
+app.command()(ablate)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON record a line, for scripts.")]
 

@@ -14,7 +14,16 @@ EXTRAS = {
         "torchvision",
         "transformers",
     },
-    "train": {"bert_score", "nltk", "pycocoevalcap", "rouge_score", "sacrebleu"},
+    "train": {
+        "accelerate",
+        "bert_score",
+        "matplotlib",
+        "nltk",
+        "pycocoevalcap",
+        "rouge_score",
+        "sacrebleu",
+        "tensorboard",
+    },
 }
 
 

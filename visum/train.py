@@ -1,54 +1,179 @@
-"""`visum train`: experts for a domain of the demo world, on a frozen backbone, published at the end."""
+"""`visum train`: a domain's experts on a frozen backbone, from a config and pairs to a published version."""
 
 from __future__ import annotations
 
-import tempfile
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from visum.errors import UsageError
+from training.data.example import Format
+from visum.data import progress_bar, read
+from visum.errors import CliError, UsageError
 from visum.settings import ServeSettings, read_settings
 from visum.terminal import print_json
 
+if TYPE_CHECKING:
+    from training.trainer.run import Plan
+
+_WORLD = "world"
+_HELD_OUT = 0.2  # of the videos, to measure on
+_EPOCHS, _PATIENCE = 20, 3  # of own videos, unless the config says otherwise
+
 
 def train(
-    domain: Annotated[str, typer.Option(help="traffic, cooking, sports or wildlife.")],
-    clips: Annotated[int | None, typer.Option(min=16, help="Clips to learn from, each seen once.")] = None,
+    domain: Annotated[str, typer.Option(help="The domain that the experts are for.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="A file of annotations, may be repeated; the demo world's clips without it."),
+    ] = None,
+    format: Annotated[Format, typer.Option(help="The annotations' format.")] = Format.JSONL,
+    videos: Annotated[
+        Path | None, typer.Option(help="The folder of the videos; the annotations' own without it.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(help="Folder of decoded frames.")] = Path("runs/frames"),
+    cache_bytes: Annotated[int, typer.Option(min=2**20, help="The most that it holds.")] = 8 * 2**30,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    clips: Annotated[int | None, typer.Option(min=16, help="Clips of the demo world to learn from.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pairs.")] = None,
     matrix_lr: Annotated[
         float | None, typer.Option(help="Peak learning rate of the experts' A and B.")
     ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Equal seeds give equal weights.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Name or folder (VISUM_BACKBONE).")] = None,
-    logs: Annotated[Path, typer.Option(help="Folder of the run's loss log.")] = Path("runs/experts"),
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the run; runs/train/<domain> by default.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Drop the checkpoints of an unfinished run.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was published as JSON.")] = False,
 ) -> None:
-    """Train a domain's experts and publish them; running services pick the new version up."""
-    from dataclasses import replace
+    """Train a domain's experts and publish them; running services pick the new version up.
 
+    Several GPUs: `accelerate launch -m visum train …`.
+    """
     from model_store.backbone_ref import adapter_roots, find_backbone
-    from model_store.publish import publish
-    from model_store.registry import AdapterRegistry
-    from training.experts.recipe import ExpertRecipe
-    from training.experts.run import UnfitBackbone, make_experts
-    from training.world import DOMAINS
+    from training.data.errors import DataError
+    from training.experts.recipe import CLIPS, world_config, world_plan
+    from training.trainer.errors import TrainingError
+    from training.trainer.run import train_and_publish
 
-    if domain not in DOMAINS:
-        raise UsageError(f"The demo world has no domain '{domain}' to train", f"One of {', '.join(DOMAINS)}.")
+    own = [Path(name) for name in data or () if name != _WORLD]
     settings = read_settings(ServeSettings, backbone=backbone)
+    if settings.trusted.keys:
+        raise UsageError(
+            "VISUM_TRUSTED_KEYS is set: what a training publishes is unsigned, and would be refused at its end",
+            "Train without it, then sign what was made with `visum adapters sign`.",
+        )
     _, folder = find_backbone(settings.backbone, store=settings.store)
-    given = {"clips": clips, "matrix_lr": matrix_lr}
-    changes = {name: value for name, value in given.items() if value is not None}
-    recipe = replace(ExpertRecipe(domain), **changes)
-    roots = adapter_roots(settings.store)
-    with tempfile.TemporaryDirectory(prefix="visum-train-") as staging:
-        try:
-            trained = make_experts(recipe, str(folder), Path(staging), logs)
-        except UnfitBackbone as error:
-            raise UsageError(str(error), "Train on visum-demo.") from error
-        # The number comes from here: it must be new among the shipped versions as well.
-        entry = publish(AdapterRegistry(roots, trusted=settings.trusted), roots[-1], trained.path)
+    changes = {
+        "schedule.epochs": epochs,
+        "schedule.matrix_lr": matrix_lr,
+        "seed": seed,
+        "machine.device": device,
+    }
+    try:
+        common = {
+            "backbone": str(folder),
+            "folder": run or Path("runs/train") / domain,
+            "roots": tuple(adapter_roots(settings.store)),
+            "store": settings.store,
+            "resume": resume,
+            "fresh": fresh,
+        }
+        command = f"visum {' '.join(sys.argv[1:])}"
+        if own:
+            frames = _frames(folder, cache, cache_bytes)
+            plan = own_plan(
+                domain, read(format, own, videos or own[0].parent), frames, config, changes, command, common
+            )
+        else:
+            chosen = world_config(config, **changes)
+            plan = world_plan(domain, chosen, command=command, clips=clips or CLIPS, **common)
+        entry, outcome = train_and_publish(plan, lambda line: typer.echo(line, err=True))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except (TrainingError, DataError) as error:
+        raise CliError(str(error)) from error
+    if entry is None:
+        return
+    for finding in outcome.findings:
+        typer.echo(str(finding), err=True)
     if as_json:
-        print_json({"domain": entry.domain, "version": entry.version, "path": str(entry.path)})
+        quality = None if outcome.quality is None else outcome.quality.as_json()
+        print_json(
+            {"domain": entry.domain, "version": entry.version, "path": str(entry.path), "quality": quality}
+        )
     else:
         typer.echo(f"published {entry.domain} version {entry.version} in {entry.path}")
+
+
+def own_plan(
+    domain: str,
+    dataset: Any,
+    frames: Any,
+    config: Path | None,
+    changes: dict[str, Any],
+    command: str,
+    common: dict[str, Any],
+) -> Plan:
+    """The training on a user's own videos: those that can be decoded, a share of them held out.
+
+    Raises:
+        InvalidConfig: see `load_config`.
+        NoUsableData: no video is left.
+    """
+    from training.data.reading import probe_videos
+    from training.trainer.config import load_config
+    from training.trainer.errors import NoUsableData
+    from training.trainer.publishing import About
+    from training.trainer.run import Plan
+    from training.trainer.samples import held_out
+    from training.trainer.video_samples import VideoSamples
+    from visum.decoding import prober
+
+    with progress_bar() as bar:
+        task = bar.add_task("decoding", total=len(dataset.examples))
+        dataset = probe_videos(
+            dataset, prober(), threads=os.cpu_count() or 1, on_video=lambda: bar.advance(task)
+        )
+    if not dataset.examples:
+        raise NoUsableData(
+            f"none of the {dataset.report.annotated} annotated videos can be used: see `visum data check`"
+        )
+    seed = load_config(config, **changes).seed
+    train, validation = held_out(VideoSamples(dataset.examples, frames), _HELD_OUT, seed)
+    defaults = {"schedule.epochs": _EPOCHS, "watch.patience": _PATIENCE} if config is None else {}
+    chosen = load_config(config, **{**defaults, **{key: v for key, v in changes.items() if v is not None}})
+    if config is None:  # once an epoch
+        each = -(-len(train) // chosen.schedule.batch_size)
+        watch = chosen.watch.model_copy(update={"evaluate_every": each, "checkpoint_every": each})
+        chosen = chosen.model_copy(update={"watch": watch})
+    about = About(
+        domain,
+        f"Summaries of {domain} videos.",
+        f"{len(train)} videos of {dataset.format} annotations, {len(validation)} held out",
+        command,
+    )
+    return Plan(about=about, config=chosen, train=train, validation=validation, **common)
+
+
+def _frames(backbone: Path, cache: Path, cache_bytes: int) -> Any:
+    """A video's frames as this backbone wants them, decoded once."""
+    from dataclasses import asdict
+
+    from transformers import VideoLlama3Processor
+
+    from model_store.backbone import read_backbone_manifest
+    from training.data.frame_cache import FrameCache
+    from visum.decoding import decoder
+    from workers.prompt import PromptBuilder
+
+    processor = VideoLlama3Processor.from_pretrained(backbone, local_files_only=True)
+    plan = PromptBuilder(processor, read_backbone_manifest(backbone, backbone.name)).frame_plan()
+    return FrameCache(cache, cache_bytes, decoder(plan), asdict(plan)).frames

@@ -22,7 +22,9 @@ def root() -> None:
 
 @app.command()
 def render(
-    domain: Annotated[str, typer.Option(help="traffic, cooking, sports, wildlife or general.")],
+    domain: Annotated[
+        str, typer.Option(help="traffic, cooking, sports, wildlife, general, negative, rewind or laboratory.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the clips; made if it is not there.")],
     count: Annotated[int, typer.Option(min=1, help="How many clips.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first clip; the next ones follow it.")] = 0,

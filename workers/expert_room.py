@@ -106,7 +106,12 @@ def adapter_state(adapter: LoadedAdapter) -> AdapterState:
     """
     groups: dict[GroupName, GroupConfig] = {
         name: GroupConfig(
-            tuple(group.targets), group.experts, group.rank, group.lora_alpha, temperature=group.temperature
+            tuple(group.targets),
+            group.experts,
+            group.rank,
+            group.lora_alpha,
+            temperature=group.temperature,
+            top_k=group.top_k,
         )
         for name, group in adapter.manifest.groups.items()
     }

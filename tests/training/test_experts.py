@@ -1,4 +1,4 @@
-"""Training experts: the forward pass against the stock model, what a step may change, and the published adapter."""
+"""The shipped experts: the forward pass against the stock model, and a domain from backbone to published adapter."""
 
 from __future__ import annotations
 
@@ -7,33 +7,40 @@ from dataclasses import replace
 import pytest
 import torch
 
-from milora import from_peft, inject
-from milora.config import GroupConfig
+from milora import inject
 from model_store.adapters import load_adapter
-from model_store.backbone import load_backbone, weights_sha256
+from model_store.backbone import load_backbone
 from model_store.errors import PublishRefused
+from model_store.registry import AdapterRegistry
 from tests.tiny_backbone import write_tiny_backbone
+from tests.training.trainer_process import RandomSamples
 from training.backbone.batches import collate
 from training.backbone.pixels import normalize, patchify
 from training.backbone.rendering import render_sample
 from training.backbone.sampling import PATCH, PATCH_COLUMNS, PATCH_ROWS, PATCHES_PER_FRAME
 from training.experts.forward import AdaptedForward
-from training.experts.publishing import publish_experts
-from training.experts.recipe import ExpertRecipe
-from training.experts.run import UnfitBackbone, make_experts
-from training.experts.trainer import ExpertTrainer
+from training.experts.recipe import world_config, world_plan
+from training.trainer.config import TrainConfig
+from training.trainer.errors import InvalidConfig, RunExists
+from training.trainer.fast import FastPass
+from training.trainer.run import choose_forward, train_and_publish
+from training.trainer.stock import StockPass
+from workers.expert_room import adapter_state
 
-RECIPE = replace(
-    ExpertRecipe("traffic"),
-    clips=48,
-    tokens_per_step=1500,
-    calibration_clips=8,
-    validation_clips=2,
-    prototype_clips=4,
-    evaluate_every_clips=1000,
-    warmup_steps=1,
-    threads=1,
-    renderers=0,
+CONFIG = world_config(
+    None,
+    **{
+        "schedule.tokens_per_batch": 1500,
+        "schedule.warmup_steps": 1,
+        "watch.calibration_clips": 8,
+        "watch.validation_clips": 2,
+        "watch.mark_clips": 4,
+        "watch.evaluate_every": 0,
+        "watch.answer_tokens": 24,
+        "machine.threads": 1,
+        "machine.device": "cpu",
+        "temporal.top_k": 2,
+    },
 )
 
 
@@ -42,9 +49,22 @@ def backbone():
     return load_backbone("visum-demo", device="cpu")
 
 
-def _noisy_experts(model, recipe: ExpertRecipe):
+def plan_of(tmp_path, config: TrainConfig = CONFIG, **options):
+    return world_plan(
+        "traffic",
+        config,
+        backbone=options.pop("backbone", "visum-demo"),
+        folder=tmp_path / "run",
+        roots=(tmp_path / "adapters",),
+        command="visum train",
+        clips=32,
+        **options,
+    )
+
+
+def _noisy_experts(model, config: TrainConfig):
     """Experts whose B is no longer zero, so that they matter."""
-    handle = inject(model, recipe.milora(), seed=3)
+    handle = inject(model, config.milora(), seed=3)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for layer in handle.layers:
@@ -58,7 +78,7 @@ def test_the_adapted_forward_gives_the_stock_models_logits_under_the_same_routin
         :2
     ]
     batch = collate(samples, tokenizer, "Summarize the video.")
-    handle = _noisy_experts(model, RECIPE)
+    handle = _noisy_experts(model, CONFIG)
     patches = patchify(normalize(batch.frames))  # (F, 48, 192)
     videos, frames = batch.frames.shape[:2]
     ids = torch.cat([batch.prompt, batch.answer[:, :-1]], 1)
@@ -79,64 +99,65 @@ def test_the_adapted_forward_gives_the_stock_models_logits_under_the_same_routin
     torch.testing.assert_close(ours, stock, atol=1e-4, rtol=1e-4)
 
 
-def test_training_changes_the_experts_and_not_one_byte_of_the_backbone(backbone, tmp_path) -> None:
-    trainer = ExpertTrainer(backbone, RECIPE, tmp_path / "log.csv")
-    before = weights_sha256(backbone.model)
-    fresh = trainer.handle.export_state()
-    trained = trainer.run(lambda clips, total, loss: None)
-    assert weights_sha256(backbone.model) == before
-    assert not any(p.requires_grad or p.grad is not None for p in backbone.model.parameters())
-    changed = [
-        name for name, layer in trained.state.layers.items() if not torch.equal(layer.B, fresh.layers[name].B)
-    ]
-    assert changed == list(trained.state.layers)
-    assert trained.state.a != fresh.a
-    assert trained.clips >= RECIPE.clips
-
-
-def test_the_loss_falls_within_a_few_steps(backbone, tmp_path) -> None:
-    trainer = ExpertTrainer(backbone, replace(RECIPE, clips=240), tmp_path / "log.csv")
-    losses: list[float] = []
-    trainer.run(lambda clips, total, loss: losses.append(loss))
-    assert sum(losses[-3:]) / 3 < 0.8 * losses[0]
-
-
 def test_a_published_adapter_loads_and_carries_what_was_trained(backbone, tmp_path) -> None:
-    entry = make_experts(RECIPE, "visum-demo", tmp_path / "adapters", tmp_path / "logs")
+    told: list[str] = []
+    entry, outcome = train_and_publish(plan_of(tmp_path), told.append)
     loaded = load_adapter(
         entry, backbone_fingerprint=backbone.fingerprint, module_shapes=backbone.module_shapes
     )
-    manifest = loaded.manifest
-    groups = {
-        name: GroupConfig(tuple(g.targets), g.experts, g.rank, g.lora_alpha, temperature=g.temperature)
-        for name, g in manifest.groups.items()
-    }
-    state = from_peft(loaded.config, loaded.tensors, loaded.gates, groups)
-    assert manifest.trainable_parameters == state.parameters()
-    assert manifest.training["clips"] >= RECIPE.clips
+    manifest, state = loaded.manifest, adapter_state(loaded)
+    assert manifest.trainable_parameters == state.parameters() == outcome.trainable
+    assert told == ["428,801 of the numbers are trained, 9.21% of the backbone's"]
+    assert manifest.trainable_share == pytest.approx(0.0921, abs=1e-4)
+    assert state.groups["temporal"].top_k == 2
+    assert state.groups["spatial"].top_k == 0
+    assert manifest.training["clips"] == 32
+    assert manifest.quality["measured_on"].startswith("2 clips")
+    assert {"rouge_l", "frozen_rouge_l", "fact_f1"} <= set(manifest.quality)
     assert set(loaded.prototype) == {"mean", "covariance"}
     assert (entry.path / "README.md").read_text().startswith("# traffic")
+    assert (tmp_path / "run" / "log.csv").exists()
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_an_adapter_of_another_backbone_is_not_published(backbone, tmp_path) -> None:
-    trainer = ExpertTrainer(backbone, RECIPE, tmp_path / "log.csv")
-    trained = trainer.run(lambda clips, total, loss: None)
-    wide = {"mean": torch.zeros(128), "covariance": torch.eye(128)}
-    shapes = {**backbone.module_shapes, "model.language_model.layers.0.self_attn.q_proj": (256, 512)}
-    other = _WithShapes(backbone, shapes)
-    with pytest.raises(PublishRefused, match="q_proj"):
-        publish_experts(tmp_path / "adapters", other, RECIPE, trained, wide)
-    assert not list((tmp_path / "adapters").glob("traffic/[0-9]*"))
+def test_an_unfinished_run_is_neither_gone_over_nor_mistaken(tmp_path) -> None:
+    left = tmp_path / "run" / "checkpoints" / "step-00000003"
+    left.mkdir(parents=True)
+    with pytest.raises(RunExists, match=r"--resume.*--fresh"):
+        train_and_publish(plan_of(tmp_path), lambda line: None)
+    assert left.exists()
 
 
-def test_a_backbone_that_looks_at_frames_otherwise_is_refused_by_name(tmp_path) -> None:
-    write_tiny_backbone(tmp_path / "tiny")
-    with pytest.raises(UnfitBackbone, match="cannot be trained on the demo world"):
-        make_experts(RECIPE, str(tmp_path / "tiny"), tmp_path / "adapters", tmp_path / "logs")
+def test_a_target_that_matches_no_module_is_named_before_anything_is_trained(tmp_path) -> None:
+    config = CONFIG.model_copy(
+        update={"temporal": CONFIG.temporal.model_copy(update={"targets": ("nowhere.*",)})}
+    )
+    with pytest.raises(InvalidConfig, match=r"temporal target 'nowhere\.\*' matches no module"):
+        train_and_publish(plan_of(tmp_path, config), lambda line: None)
+    assert AdapterRegistry([tmp_path / "adapters"]).domains() == []
 
 
-class _WithShapes:
-    """A backbone that says its modules have other shapes."""
+def test_a_run_that_fails_publishes_nothing(tmp_path) -> None:
+    plan = plan_of(tmp_path)
+    broken = replace(plan, about=replace(plan.about, domain="No Domain"))
+    with pytest.raises((PublishRefused, ValueError), match="domain"):
+        train_and_publish(broken, lambda line: None)
+    assert not list((tmp_path / "adapters").glob("*/[0-9]*"))
 
-    def __init__(self, backbone, shapes) -> None:
-        self.name, self.fingerprint, self.module_shapes = backbone.name, backbone.fingerprint, shapes
+
+def test_another_backbone_takes_the_stock_pass_and_the_fast_one_is_refused_by_name(tmp_path) -> None:
+    tiny = load_backbone(write_tiny_backbone(tmp_path / "tiny"), device="cpu")
+    assert isinstance(choose_forward(tiny, CONFIG, RandomSamples(2)), StockPass)
+    fast = CONFIG.model_copy(update={"machine": CONFIG.machine.model_copy(update={"forward": "fast"})})
+    with pytest.raises(InvalidConfig, match=r"machine\.forward = 'fast'"):
+        choose_forward(tiny, fast, RandomSamples(2))
+
+
+def test_the_demo_backbone_takes_the_fast_pass(backbone, tmp_path) -> None:
+    assert isinstance(choose_forward(backbone, CONFIG, plan_of(tmp_path).train), FastPass)
+
+
+def test_a_domain_that_the_world_does_not_have_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="no domain 'moon'"):
+        world_plan("moon", CONFIG, backbone="b", folder=tmp_path, roots=(), command="")

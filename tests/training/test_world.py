@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -137,3 +138,27 @@ def test_rendered_files_are_h264_with_the_facts_beside_them(tmp_path) -> None:
 def test_an_unknown_domain_is_named() -> None:
     with pytest.raises(ValueError, match="unknown domain 'opera'"):
         clip_from_seed("opera", 1)
+
+
+def test_a_negative_clip_has_old_words_and_every_pixel_turned_round() -> None:
+    clip = make_clip("negative", 3, "train")
+    plain = replace(clip, setting=replace(clip.setting, look="plain"))
+    assert clip.summary == plain.summary
+    assert np.array_equal(255 - clip.render([1.0]), plain.render([1.0]))
+
+
+def test_a_rewound_clip_tells_the_last_event_first_and_its_own_summary_scores_full() -> None:
+    for seed in range(20):
+        clip = make_clip("rewind", seed, "train")
+        starts = [event.start_s for event in clip.events]
+        assert starts == sorted(starts, reverse=True)
+        assert clip.summary.startswith("It ended at ")
+        assert score_facts(clip.summary, clip).recall == 1.0
+
+
+def test_the_held_back_domain_shows_objects_that_no_other_domain_has() -> None:
+    seen = {event.kind for seed in range(60) for event in make_clip("laboratory", seed, "train").events}
+    assert len(seen) == 6
+    assert not seen & set(KINDS)
+    clip = make_clip("laboratory", 0, "train")
+    assert score_facts(clip.summary, clip).recall == 1.0

@@ -16,7 +16,7 @@ COMMANDS = [
     ["adapters", "list"], ["adapters", "show"], ["adapters", "publish"], ["adapters", "verify"],
     ["backbones", "list"], ["backbones", "import"], ["backbones", "verify"],
     ["keys", "create"], ["keys", "list"], ["keys", "revoke"],
-    ["world", "render"], ["data", "check"], ["train"], ["evaluate"],
+    ["world", "render"], ["data", "check"], ["train"], ["evaluate"], ["ablate"],
 ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def test_every_metric_of_the_dashboard_is_given_by_gateway_or_worker(
     panels: list[dict[str, Any]], redis_url: str, tmp_path: Path
 ) -> None:
     app = create_app(GatewaySettings(redis_url=redis_url, data_dir=tmp_path))
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://127.0.0.1") as client:
         gateway = {family.name for family in text_string_to_metric_families(client.get("/metrics").text)}
     registry = CollectorRegistry()
     WorkerMetrics(registry)

@@ -57,8 +57,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def project(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    """Several linear layers on one input: as one product, or one by one where something is hooked to them."""
-    if any(layer._forward_hooks for layer in layers):
+    """Several linear layers on one input: as one product, or one by one where something is added to them."""
+    if any(type(layer) is not nn.Linear or layer._forward_hooks for layer in layers):
         return tuple(layer(x) for layer in layers)
     biases = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
     y = F.linear(x, torch.cat([layer.weight for layer in layers]), biases)

@@ -1,1 +1,1 @@
-"""Training the experts: one MiLoRA adapter a domain, on a backbone whose weights never change."""
+"""The shipped experts: the recipe of one MiLoRA adapter a domain of the demo world, and their forward pass."""

@@ -1,18 +1,18 @@
-"""``python -m training.experts --domain D``: train a domain's experts and publish them as its next version."""
+"""``python -m training.experts --domain D``: train a domain's shipped experts and publish their next version."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import sys
 from pathlib import Path
 
 
 def main() -> None:
     """Parse the command line, train each domain in turn, publish."""
-    from training.experts.recipe import ExpertRecipe
+    from training.experts.recipe import CLIPS, world_config, world_plan
+    from training.trainer.run import train_and_publish
     from training.world import DOMAINS
 
-    defaults = ExpertRecipe("traffic")
     parser = argparse.ArgumentParser(prog="python -m training.experts", description=__doc__)
     parser.add_argument(
         "--domain", choices=DOMAINS, action="append", help="may be repeated; all four by default"
@@ -21,28 +21,32 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo-adapters"), help="folder of adapters to publish into"
     )
-    parser.add_argument(
-        "--logs", type=Path, default=Path("runs/experts"), help="folder for the runs' CSV logs"
-    )
-    parser.add_argument("--clips", type=int, default=defaults.clips, help="clips a domain")
-    parser.add_argument(
-        "--matrix-lr", type=float, default=defaults.matrix_lr, help="peak learning rate of A and B"
-    )
-    parser.add_argument("--threads", type=int, default=defaults.threads, help="CPU threads of the training")
+    parser.add_argument("--logs", type=Path, default=Path("runs/experts"), help="folder of the runs")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="clips a domain")
+    parser.add_argument("--matrix-lr", type=float, help="peak learning rate of A and B")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the training")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of each domain")
     arguments = parser.parse_args()
-
-    from training.experts.run import make_experts
-
     for domain in arguments.domain or DOMAINS:
-        recipe = replace(
-            defaults,
-            domain=domain,
+        config = world_config(
+            None,
+            **{"schedule.matrix_lr": arguments.matrix_lr, "machine.threads": arguments.threads,
+               "machine.loaders": 1},
+        )  # fmt: skip
+        plan = world_plan(
+            domain,
+            config,
+            backbone=arguments.backbone,
+            folder=arguments.logs / domain,
+            roots=(arguments.out,),
+            command=f"python -m training.experts --domain {domain} --threads {arguments.threads}",
             clips=arguments.clips,
-            matrix_lr=arguments.matrix_lr,
-            threads=arguments.threads,
+            resume=arguments.resume,
         )
-        entry = make_experts(recipe, arguments.backbone, arguments.out, arguments.logs)
-        print(f"published {entry.domain} version {entry.version} in {entry.path}")
+        entry, outcome = train_and_publish(plan, lambda line: print(line, file=sys.stderr))
+        if entry is not None and outcome.quality is not None:
+            print(f"published {entry.domain} version {entry.version} in {entry.path}: "
+                  f"ROUGE-L {outcome.quality.rouge_l:.4f}, {outcome.seconds:.0f} s")  # fmt: skip
 
 
 if __name__ == "__main__":

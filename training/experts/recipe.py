@@ -1,53 +1,61 @@
-"""Every number of the experts' training in one place."""
+"""How the shipped adapters are trained: the trainer's defaults over fresh clips of the demo world, each seen once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from milora import (
-    VIDEO_LLAMA_3_SPATIAL,
-    VIDEO_LLAMA_3_TEMPORAL,
-    GroupConfig,
-    MiloraConfig,
-)
+from training.backbone.recipe import INSTRUCTIONS
+from training.trainer.config import TrainConfig, load_config
+from training.trainer.publishing import About
+from training.trainer.run import Plan
+from training.trainer.world_samples import WorldSamples
+from training.world import DOMAINS
+
+CLIPS = 12_000
+_WORLD = {
+    "instructions": INSTRUCTIONS,
+    "schedule.tokens_per_batch": 4000,
+    "watch.evaluate_every": 200,
+}
 
 
-@dataclass(frozen=True)
-class ExpertRecipe:
-    """How a domain's experts are trained. The defaults are those of the shipped adapters.
+def world_config(path: Path | None = None, **changes: Any) -> TrainConfig:
+    """The recipe of the demo world's experts, or a file's in its place, with changes by dotted keys.
 
-    Learning rates are peaks of a warm-up and cosine schedule over ``clips``; ``vision_lr_scale`` multiplies those of
-    the spatial group's A and B. The loss is L_sum + ``frobenius`` * sum of squared norms + ``balance`` * balance.
+    Raises:
+        InvalidConfig: see `load_config`.
     """
+    defaults = {} if path is not None else _WORLD
+    return load_config(
+        path, **{**defaults, **{key: value for key, value in changes.items() if value is not None}}
+    )
 
-    domain: str
-    seed: int = 11
-    clips: int = 12_000
-    experts: int = 4
-    rank: int = 8
-    lora_alpha: float = 16.0
-    temperature: float = 1.0
-    matrix_lr: float = 1.5e-2
-    gate_lr: float = 2e-3
-    fusion_lr: float = 2e-2
-    vision_lr_scale: float = 0.3
-    frobenius: float = 1e-6
-    balance: float = 0.02
-    warmup_steps: int = 30
-    tokens_per_step: int = 4000  # text positions; decides how many clips a step has
-    calibration_clips: int = 192
-    prototype_clips: int = 400
-    validation_clips: int = 100
-    evaluate_every_clips: int = 4_000
-    threads: int = 2
-    renderers: int = 1
 
-    def milora(self) -> MiloraConfig:
-        """The groups: attention of the language model, and patch embedding with the vision tower's MLPs."""
-        temporal = GroupConfig(
-            VIDEO_LLAMA_3_TEMPORAL, self.experts, self.rank, self.lora_alpha, temperature=self.temperature
-        )
-        spatial = GroupConfig(
-            VIDEO_LLAMA_3_SPATIAL, self.experts, self.rank, self.lora_alpha, temperature=self.temperature
-        )
-        return MiloraConfig(temporal=temporal, spatial=spatial)
+def world_plan(
+    domain: str,
+    config: TrainConfig,
+    *,
+    backbone: str,
+    folder: Path,
+    roots: tuple[Path, ...],
+    command: str,
+    clips: int = CLIPS,
+    **options: Any,
+) -> Plan:
+    """The training of a domain of the demo world.
+
+    Raises:
+        ValueError: there is no such domain.
+    """
+    if domain not in DOMAINS:
+        raise ValueError(f"the demo world has no domain '{domain}': one of {', '.join(DOMAINS)}")
+    about = About(
+        domain,
+        f"Summaries of the demo world's {domain} clips. A demonstration: it knows nothing else.",
+        f"{clips} clips of the demo world's {domain} domain, train split",
+        command,
+    )
+    validation = WorldSamples(domain, "validation", config.watch.validation_clips)
+    train = WorldSamples(domain, "train", clips)
+    return Plan(about, backbone, config, train, validation, folder, roots, **options)

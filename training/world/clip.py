@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
+from training.world.looks import seen_as
 from training.world.motion import Motion, poses
 from training.world.palette import COLOURS
 from training.world.scenery import DRIFT, HEIGHT, WIDTH, Place, background
@@ -137,7 +138,7 @@ class Clip:
                                    else image.resize((width, height), Image.Resampling.BOX))  # fmt: skip
             light = self.light * (1 + self.light_swing * math.sin(0.9 * t))
             np.clip(frame * np.float32(light), 0, 255, out=frames[index], casting="unsafe")
-        return frames
+        return seen_as(self.setting.look, frames)
 
     def labels(self, timestamps_s: Sequence[float]) -> list[list[Box]]:
         """The told subjects of each frame."""
@@ -195,6 +196,8 @@ def write_script(
         facing_left = motion is Motion.LEFT or (motion is not Motion.RIGHT and rng.random() < 0.5)
         count = rng.choice((1, 1, 2, 3))
         events.append(Event(kind, colour, count, motion, start, end, rng.random(), facing_left))
+    if setting.backwards:
+        events.reverse()  # the order of a clip's events is that of their telling
     return Clip(
         domain=domain,
         seed=seed,

@@ -433,6 +433,50 @@ PICTOGRAMS: dict[str, tuple[Part, ...]] = {
         _disc(40, 46, 7, "dark"),
         _disc(60, 46, 7, "dark"),
     ),
+    # laboratory, which the backbone never saw
+    "flask": (
+        _poly(40, 8, 60, 8, 60, 38, 92, 92, 8, 92, 40, 38),
+        _box(34, 4, 66, 14, "dark"),
+        _poly(26, 66, 74, 66, 88, 90, 12, 90, tone="light"),
+        _line(66, 22, 92, 14, width=6, tone="dark"),
+    ),
+    "magnet": (
+        _oval(10, 40, 90, 96),
+        _oval(34, 46, 66, 74, "light"),
+        _box(10, 10, 34, 66),
+        _box(66, 10, 90, 66),
+        _box(10, 6, 34, 24, "dark"),
+        _box(66, 6, 90, 24, "light"),
+    ),
+    "microscope": (
+        _box(14, 84, 86, 96, "dark"),
+        _line(44, 84, 80, 66, 66, 44, width=10, tone="shade"),
+        _line(38, 12, 62, 54, width=18),
+        _box(24, 66, 62, 74, "shade"),
+        _disc(36, 10, 8, "light"),
+    ),
+    "battery": (
+        _box(8, 26, 84, 78),
+        _box(84, 42, 96, 62, "dark"),
+        _box(8, 26, 32, 78, "shade"),
+        _line(50, 52, 72, 52, width=6, tone="light"),
+        _line(61, 41, 61, 63, width=6, tone="light"),
+    ),
+    "thermometer": (
+        _line(42, 14, 42, 70, width=20),
+        _disc(42, 80, 17),
+        _line(42, 40, 42, 80, width=7, tone="light"),
+        _line(60, 18, 90, 18, width=6, tone="dark"),
+        _line(60, 36, 80, 36, width=6, tone="dark"),
+        _line(60, 54, 90, 54, width=6, tone="dark"),
+    ),
+    "prism": (
+        _poly(6, 90, 44, 8, 82, 90),
+        _poly(44, 8, 82, 90, 56, 90, tone="shade"),
+        _line(62, 50, 98, 40, width=5, tone="light"),
+        _line(66, 60, 98, 66, width=5, tone="dark"),
+    ),
 }
 
-KINDS: tuple[str, ...] = tuple(PICTOGRAMS)
+#: Those of the general and the shipped domains: the classes of dense pre-training.
+KINDS: tuple[str, ...] = tuple(PICTOGRAMS)[: list(PICTOGRAMS).index("flask")]

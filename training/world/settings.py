@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from training.world.looks import Look
 from training.world.motion import Motion
 from training.world.scenery import Place
 from training.world.wording import Wording, actions
@@ -11,12 +12,17 @@ from training.world.wording import Wording, actions
 
 @dataclass(frozen=True)
 class Setting:
-    """Objects (kind -> plural noun), places, wording: all that makes one setting look and read as it does."""
+    """Objects (kind -> plural noun), places, wording: all that makes one setting look and read as it does.
+
+    ``backwards``: the summary begins with what happened last.
+    """
 
     name: str
     kinds: dict[str, str]
     places: tuple[Place, ...]
     wording: Wording
+    look: Look = "plain"
+    backwards: bool = False
 
     @property
     def motions(self) -> tuple[Motion, ...]:
@@ -348,4 +354,59 @@ _WILDLIFE = Setting(
 GENERAL: tuple[Setting, ...] = (_PLAYROOM, _HARBOUR, _FARM, _SKY, _WORKSHOP, _SHAPES)
 EXPERT_SETTINGS: dict[str, Setting] = {s.name: s for s in (_TRAFFIC, _COOKING, _SPORTS, _WILDLIFE)}
 DOMAINS: tuple[str, ...] = tuple(EXPERT_SETTINGS)
-ALL_SETTINGS: tuple[Setting, ...] = (*GENERAL, *EXPERT_SETTINGS.values())
+
+
+def _rewound(setting: Setting) -> Setting:
+    """What the backbone knows to look at and to name, told from the end to the beginning."""
+    wording = replace(
+        setting.wording,
+        first="It ended at {place}:",
+        later=("before that,", "earlier still,"),
+        last="at the beginning,",
+    )
+    return replace(setting, wording=wording, backwards=True)
+
+
+_LABORATORY = Setting(
+    "laboratory",
+    {
+        "flask": "flasks",
+        "magnet": "magnets",
+        "microscope": "microscopes",
+        "battery": "batteries",
+        "thermometer": "thermometers",
+        "prism": "prisms",
+    },
+    (
+        Place("the clean room", (198, 206, 210), (168, 178, 184), 0.5, ("grid", "window")),
+        Place("the bench", (160, 172, 168), (94, 108, 112), 0.58, ("shelf", "tiles")),
+        Place("the cold store", (140, 160, 182), (104, 118, 138), 0.48, ("tiles", "posts")),
+    ),
+    Wording(
+        "Lab notes from {place}:",
+        ("step two,", "step three,"),
+        "as a result",
+        ("a {c} {s}", "two {c} {p}", "three {c} {p}"),
+        actions(
+            "{S} {V}",
+            right="drifts towards the door|drift towards the door",
+            left="drifts towards the sink|drift towards the sink",
+            up="floats above the rack|float above the rack",
+            down="settles under the rack|settle under the rack",
+            wait="remains inert|remain inert",
+            near="expands under the lens|expand under the lens",
+            away="contracts under the lens|contract under the lens",
+            spin="revolves in the centrifuge|revolve in the centrifuge",
+        ),
+    ),
+)
+
+#: What the experiments train on besides: old words and new looks, old looks and a new grammar of events, and a domain
+#: of new looks and new words that no setting of the method was chosen on.
+STUDY_SETTINGS: dict[str, tuple[Setting, ...]] = {
+    "negative": tuple(replace(setting, look="negative") for setting in (_PLAYROOM, _FARM)),
+    "rewind": (_rewound(_HARBOUR), _rewound(_SKY)),
+    "laboratory": (_LABORATORY,),
+}
+STUDY_DOMAINS: tuple[str, ...] = tuple(STUDY_SETTINGS)
+ALL_SETTINGS: tuple[Setting, ...] = (*GENERAL, *EXPERT_SETTINGS.values(), _LABORATORY)

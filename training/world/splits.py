@@ -8,7 +8,7 @@ from typing import Literal
 
 from training.world.clip import Clip, combination_order, write_script
 from training.world.palette import COLOURS
-from training.world.settings import EXPERT_SETTINGS, GENERAL
+from training.world.settings import EXPERT_SETTINGS, GENERAL, STUDY_SETTINGS
 
 Split = Literal["train", "validation", "test"]
 
@@ -34,8 +34,11 @@ def clip_from_seed(domain: str, seed: int) -> Clip:
         setting = rng.choice(GENERAL)
     elif domain in EXPERT_SETTINGS:
         setting = EXPERT_SETTINGS[domain]
+    elif domain in STUDY_SETTINGS:
+        setting = rng.choice(STUDY_SETTINGS[domain])
     else:
-        raise ValueError(f"unknown domain {domain!r}: one of general, {', '.join(EXPERT_SETTINGS)}")
+        known = ", ".join(["general", *EXPERT_SETTINGS, *STUDY_SETTINGS])
+        raise ValueError(f"unknown domain {domain!r}: one of {known}")
     pairs = combination_order(setting, rng)
     test = split_of(seed) == "test"
     pairs = [pair if test or not held_out(*pair) else _seen(pair[0], rng) for pair in pairs]

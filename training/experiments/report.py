@@ -1,0 +1,205 @@
+"""From finished runs to rows, a table and a plot."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from training.experiments.catalogue import (
+    EXPERTS,
+    LEARNING_RATES,
+    RANKS,
+    Experiment,
+    compared_specs,
+    sweep_specs,
+)
+from training.experiments.runner import Result
+from training.experiments.spec import Size
+
+Row = dict[str, Any]
+
+
+def best_rates(
+    experiments: Sequence[Experiment], size: Size, results: Mapping[str, Result]
+) -> tuple[dict[str, float], list[Row]]:
+    """Arm → the rate with the best mean ROUGE-L over its sweep domains, and the sweep's own rows."""
+    scores: dict[str, dict[float, list[float]]] = {}
+    for arm, rate, spec in sweep_specs(experiments, size):
+        score = results[spec.key]["quality"]["rouge_l"]
+        scores.setdefault(arm.name, {}).setdefault(rate, []).append(score)
+    rates, rows = {}, []
+    for arm, by_rate in scores.items():
+        means = {rate: statistics.fmean(values) for rate, values in by_rate.items()}
+        rates[arm] = max(means, key=means.__getitem__)
+        rows.append(
+            {"arm": arm, "rouge_l": {f"{rate:g}": round(mean, 4) for rate, mean in means.items()},
+             "chosen": rates[arm], "at_the_edge": rates[arm] in (LEARNING_RATES[0], LEARNING_RATES[-1])}
+        )  # fmt: skip
+    return rates, rows
+
+
+def rows_of(
+    experiment: Experiment, seeds: int, rates: Mapping[str, float], size: Size, results: Mapping[str, Result]
+) -> list[Row]:
+    """One row an arm and domain; ``low`` and ``high`` are the mean over seeds less and plus their deviation."""
+    grouped: dict[tuple[str, str], list[Result]] = {}
+    for spec in compared_specs(experiment, seeds, rates, size):
+        grouped.setdefault((spec.arm, spec.domain), []).append(results[spec.key])
+    rows = []
+    for (arm, domain), runs in grouped.items():
+        facts = [run["quality"]["facts"] for run in runs]
+        rows.append(
+            {
+                "arm": arm,
+                "domain": domain,
+                "seeds": len(runs),
+                "rouge_l": spread([run["quality"]["rouge_l"] for run in runs]),
+                "fact_f1": spread([one["f1"] for one in facts]),
+                "exact": spread([run["quality"]["exact"] for run in runs]),
+                "facts": {
+                    name: round(statistics.fmean(one["recall_by_attribute"][name] for one in facts), 4)
+                    for name in facts[0]["recall_by_attribute"]
+                },
+                "trainable_share": round(statistics.fmean(run["trainable_share"] for run in runs), 5),
+                "train_s": round(statistics.fmean(run["train_s"] for run in runs), 1),
+                "peak_mib": round(statistics.fmean(run["peak_mib"] for run in runs)),
+                "learning_rate": runs[0]["spec"]["settings"].get("schedule.matrix_lr"),
+                "fusion_alpha": _mean_alpha(runs),
+                "findings": sorted({code for run in runs for code in run["findings"]}),
+            }
+        )
+    return rows
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean, and the mean less and plus the sample deviation (of one value: none)."""
+    mean = statistics.fmean(values)
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": round(mean, 4), "low": round(mean - deviation, 4), "high": round(mean + deviation, 4)}
+
+
+def _mean_alpha(runs: Sequence[Result]) -> float | None:
+    values = [run["fusion_alpha"] for run in runs if run["fusion_alpha"] is not None]
+    return round(statistics.fmean(values), 4) if values else None
+
+
+def write_report(
+    out: Path, experiment: Experiment, command: str, size: Size, rows: Sequence[Row], sweep: Sequence[Row],
+    machine: str,
+) -> None:  # fmt: skip
+    """``<experiment>.json``, ``.md`` and ``.svg`` under ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    report = {
+        "experiment": experiment.name,
+        "question": experiment.question,
+        "command": command,
+        "machine": machine,
+        "size": asdict(size),
+        "rows": list(rows),
+        "learning_rates": list(sweep),
+    }
+    (out / f"{experiment.name}.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    (out / f"{experiment.name}.md").write_text(_page(report))
+    plot = _grid if experiment.name == "grid" else _bars
+    plot(rows, out / f"{experiment.name}.svg", experiment.question)
+
+
+def _page(report: Mapping[str, Any]) -> str:
+    size, name = report["size"], report["experiment"]
+    table = [
+        "| domain | arm | ROUGE-L | fact F1 | exact | trained | seconds | peak MiB | rate |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(report["rows"], key=lambda row: row["domain"]):
+        rate = "–" if row["learning_rate"] is None else f"{row['learning_rate']:g}"
+        cells = [row["domain"], row["arm"], *(_told(row[figure]) for figure in ("rouge_l", "fact_f1", "exact")),
+                 f"{row['trainable_share']:.2%}", f"{row['train_s']:.0f}", str(row["peak_mib"]), rate]  # fmt: skip
+        table.append(f"| {' | '.join(cells)} |")
+    sweep = ["| arm | " + " | ".join(f"{rate:g}" for rate in LEARNING_RATES) + " | chosen |",
+             "|---" * (len(LEARNING_RATES) + 2) + "|"]  # fmt: skip
+    for row in report["learning_rates"]:
+        edge = " (at the edge)" if row["at_the_edge"] else ""
+        scores = " | ".join(f"{score:.3f}" for score in row["rouge_l"].values())
+        sweep.append(f"| {row['arm']} | {scores} | {row['chosen']:g}{edge} |")
+    seeds = max(row["seeds"] for row in report["rows"])
+    return f"""# {name}: {report["question"]}
+
+```
+{report["command"]}
+```
+
+{size["clips"]} training clips a run, each seen once ({size["new_looks"]:g} times as many where known words have new
+looks, {size["new_words"]:g} times where the wording is new),
+{size["test_clips"]} test clips; mean ± deviation over {seeds} seeds. {report["machine"]}.
+
+{chr(10).join(table)}
+
+![{name}]({name}.svg)
+
+Learning rates, chosen before on validation clips with one seed (mean ROUGE-L):
+
+{chr(10).join(sweep)}
+"""
+
+
+def _told(figure: Mapping[str, float]) -> str:
+    return f"{figure['mean']:.3f} ± {figure['high'] - figure['mean']:.3f}"
+
+
+def _axes(columns: int, title: str):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "visum"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, columns, figsize=(5.5 * columns, 4), squeeze=False)
+    figure.suptitle(title, fontsize=10)
+    return figure, axes[0]
+
+
+def _save(figure: Any, path: Path) -> None:
+    from matplotlib import pyplot
+
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _bars(rows: Sequence[Row], path: Path, title: str) -> None:
+    """Arms side by side in each domain, with the deviation over seeds."""
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    domains = list(dict.fromkeys(row["domain"] for row in rows))
+    figure, axes = _axes(2, title)
+    for axis, figure_name, label in zip(axes, ("rouge_l", "fact_f1"), ("ROUGE-L", "fact F1"), strict=True):
+        for place, arm in enumerate(arms):
+            own = {row["domain"]: row[figure_name] for row in rows if row["arm"] == arm}
+            xs = [index + (place - (len(arms) - 1) / 2) * 0.8 / len(arms) for index in range(len(domains))]
+            means = [own[domain]["mean"] for domain in domains]
+            errors = [own[domain]["high"] - own[domain]["mean"] for domain in domains]
+            axis.bar(xs, means, 0.8 / len(arms), yerr=errors, label=arm, capsize=2)
+        axis.set_xticks(range(len(domains)), domains)
+        axis.set_ylim(0, 1)
+        axis.set_ylabel(label)
+    axes[0].legend(fontsize=7)
+    _save(figure, path)
+
+
+def _grid(rows: Sequence[Row], path: Path, title: str) -> None:
+    """Rank by number of experts as two heat maps."""
+    figure, axes = _axes(2, title)
+    for axis, figure_name, label in zip(axes, ("rouge_l", "fact_f1"), ("ROUGE-L", "fact F1"), strict=True):
+        by_arm = {row["arm"]: row[figure_name] for row in rows}
+        table = [[by_arm[f"r={rank} K={experts}"]["mean"] for experts in EXPERTS] for rank in RANKS]
+        axis.imshow(table, cmap="viridis", aspect="auto")
+        for y, line in enumerate(table):
+            for x, mean in enumerate(line):
+                axis.text(x, y, f"{mean:.3f}", ha="center", va="center", color="white")
+        axis.set_xticks(range(len(EXPERTS)), [f"K={experts}" for experts in EXPERTS])
+        axis.set_yticks(range(len(RANKS)), [f"r={rank}" for rank in RANKS])
+        axis.set_title(label)
+    _save(figure, path)

@@ -1,0 +1,204 @@
+"""Every number of a training in one typed file.
+
+    seed = 11
+    groups = ["temporal", "spatial"]
+
+    [temporal]                 # the same keys under [spatial]
+    experts = 4                # K
+    rank = 8                   # r
+    lora_alpha = 16.0
+    temperature = 1.0          # τ
+    top_k = 0                  # 0: all experts speak
+
+    [loss]
+    frobenius = 1e-6           # λ
+    balance = 0.02             # μ
+
+    [schedule]
+    epochs = 1
+    matrix_lr = 0.015
+
+What a file does not say has the value of the shipped adapters' recipe.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from milora import Architecture, GroupConfig, GroupName, MiloraConfig
+from milora.architectures.video_llama_3 import VIDEO_LLAMA_3
+from training.trainer.errors import InvalidConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class GroupSettings(_Section):
+    """One group of experts."""
+
+    experts: int = Field(default=4, ge=1, le=256, description="K, the experts a layer")
+    rank: int = Field(default=8, ge=1, le=1024, description="r, the rank of one expert")
+    lora_alpha: float = Field(default=16.0, gt=0, description="an expert is scaled by lora_alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="on the experts' input")
+    temperature: float = Field(default=1.0, gt=0, description="tau of the gate's softmax")
+    top_k: int = Field(default=0, ge=0, description="experts a layer that speak for a video; 0: all")
+    targets: tuple[str, ...] = Field(default=(), description="fnmatch patterns; none: the architecture's own")
+    lr_scale: float = Field(default=1.0, gt=0, description="multiplies matrix_lr for this group's A and B")
+
+    @model_validator(mode="after")
+    def _no_more_than_there_are(self) -> GroupSettings:
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k {self.top_k} is above the number of experts, {self.experts}")
+        return self
+
+    def group(self, targets: tuple[str, ...]) -> GroupConfig:
+        """The group as the method wants it; ``targets`` are the architecture's."""
+        return GroupConfig(
+            self.targets or targets,
+            self.experts,
+            self.rank,
+            self.lora_alpha,
+            dropout=self.dropout,
+            temperature=self.temperature,
+            top_k=self.top_k,
+        )
+
+
+class LossSettings(_Section):
+    """L = L_sum + frobenius · Σ(‖A_k‖² + ‖B_k‖²) + balance · (log K − H(mean gate))."""
+
+    frobenius: float = Field(default=1e-6, ge=0, description="lambda")
+    balance: float = Field(default=0.02, ge=0, description="mu")
+
+
+class ScheduleSettings(_Section):
+    """How long, how fast, in which pieces. Learning rates are peaks of a warm-up and a cosine."""
+
+    epochs: int = Field(default=1, ge=1, description="passes over the training pairs")
+    max_steps: int = Field(default=0, ge=0, description="stop after so many steps; 0: after the epochs")
+    batch_size: int = Field(default=8, ge=1, description="clips a batch")
+    tokens_per_batch: int = Field(
+        default=0, ge=0, description="text positions a batch in place of batch_size; for the fast pass"
+    )
+    accumulation: int = Field(default=1, ge=1, description="batches a step")
+    matrix_lr: float = Field(default=1.5e-2, gt=0, description="of A and B")
+    gate_lr: float = Field(default=2e-3, gt=0, description="of G")
+    fusion_lr: float = Field(default=2e-2, gt=0, description="of a")
+    warmup_steps: int = Field(
+        default=30, ge=0, description="steps until the peak rates, a fifth of all at most"
+    )
+    floor: float = Field(default=1e-3, ge=0, le=1, description="least share of the peak rates")
+    clip_norm: float = Field(default=1.0, gt=0, description="gradients are scaled down to this norm")
+
+
+class WatchSettings(_Section):
+    """What is measured meanwhile, and when the run may end early."""
+
+    calibration_clips: int = Field(default=192, ge=2, description="clips that standardize the gates' input")
+    validation_clips: int = Field(default=100, ge=0, description="most validation clips that are answered")
+    evaluate_every: int = Field(default=0, ge=0, description="steps between measurements; 0: only at the end")
+    patience: int = Field(
+        default=0, ge=0, description="stop after so many measurements without a better one; 0: never"
+    )
+    frozen: bool = Field(default=True, description="measure the frozen backbone first")
+    checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
+    answer_tokens: int = Field(default=160, ge=1, description="longest answer while measuring")
+    mark_clips: int = Field(default=400, ge=2, description="clips of the recognition mark")
+
+
+class MachineSettings(_Section):
+    """What it runs on; nothing here changes what is learned but by rounding."""
+
+    device: str = Field(default="auto", description="auto (a GPU where there is one), cpu, cuda")
+    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="of the frozen backbone")
+    gradient_checkpointing: bool = Field(default=False, description="less memory, a third more time")
+    forward: Literal["auto", "fast", "stock"] = Field(
+        default="auto", description="fast: the hand-written pass of the demo backbone, on the CPU"
+    )
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0: torch's own")
+    loaders: int = Field(default=0, ge=0, description="processes that read videos ahead; 0: none")
+    tensorboard: bool = Field(default=True, description="write TensorBoard events beside the CSV log")
+
+
+class TrainConfig(_Section):
+    """A training. Two equal ones over the same data give the same weights."""
+
+    seed: int = Field(default=11, ge=0, description="of experts, order, dropout and noise")
+    groups: tuple[GroupName, ...] = Field(
+        default=("temporal", "spatial"), min_length=1, description="what is adapted"
+    )
+    fusion: Literal["learned", "fixed", "per_layer"] = Field(
+        default="learned", description="alpha: learned, fixed at one half, or one a layer"
+    )
+    temporal: GroupSettings = GroupSettings()
+    spatial: GroupSettings = GroupSettings(lr_scale=0.3)
+    loss: LossSettings = LossSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    watch: WatchSettings = WatchSettings()
+    machine: MachineSettings = MachineSettings()
+    instructions: tuple[str, ...] = Field(
+        default=(), description="prompts: the first for three batches of four; none: the backbone's own"
+    )
+    augment: bool = Field(default=True, description="brightness and grain vary, in the fast pass")
+
+    def milora(self, architecture: Architecture = VIDEO_LLAMA_3) -> MiloraConfig:
+        """The groups that are trained in a model of this architecture."""
+        groups = {name: getattr(self, name).group(getattr(architecture, name)) for name in self.groups}
+        return MiloraConfig(**groups, fusion=self.fusion)
+
+    def learned(self) -> dict[str, Any]:
+        """All that decides what is learned: the config without the machine."""
+        return self.model_dump(mode="json", exclude={"machine"})
+
+
+def load_config(path: Path | None, **changes: Any) -> TrainConfig:
+    """The config of a TOML file, changed by dotted keys such as ``schedule.matrix_lr``; ``None`` values change nothing.
+
+    Raises:
+        InvalidConfig: the file cannot be read, is no TOML, or has a key or value that cannot be meant.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise InvalidConfig(f"{path} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidConfig(f"{path} is not TOML: {error}") from error
+    for key, value in changes.items():
+        if value is not None:
+            *sections, last = key.split(".")
+            inner = values
+            for section in sections:
+                inner = inner.setdefault(section, {})
+            inner[last] = value
+    if "spatial" in values:
+        values["spatial"] = {"lr_scale": TrainConfig().spatial.lr_scale, **values["spatial"]}
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise InvalidConfig(f"{path or 'the config'}: {_problems(error)}") from error
+
+
+def _problems(error: ValidationError) -> str:
+    """Every problem by its key, an unknown key with those that there are."""
+    told = []
+    for problem in error.errors(include_url=False, include_input=False):
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            told.append(f"unknown key {key} (there are: {', '.join(_keys(problem['loc'][:-1]))})")
+        else:
+            told.append(f"{key}: {problem['msg']}" if key else problem["msg"])
+    return "; ".join(told)
+
+
+def _keys(section: tuple[str | int, ...]) -> list[str]:
+    model: Any = TrainConfig
+    for name in section:
+        model = model.model_fields[name].annotation
+    return sorted(model.model_fields)
