@@ -14,9 +14,9 @@ class Plan:
     clips_per_domain: int = 4
     in_flight: int = 8
     answer_rounds: int = 6  # whole answers, eight of them one by one: the longest of the rounds in process
-    batch_rounds: int = 7
+    batch_rounds: int = 5
     fixed_tokens: int = 48
-    random_rounds: int = 4
+    random_rounds: int = 3
     random_tokens: int = 32
     random_frames: int = 4
     xlora_rounds: int = 3
