@@ -19,13 +19,9 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedConfig,
-    PreTrainedModel,
 )
-from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from milora.architectures.placeholders import with_video
+from milora.architectures.video_language_model import VideoLanguageModel
 
 #: BLIP-2's norm behind the tower has torch's own epsilon; `transformers` gives it that of the tower's layers.
 LN_VISION_EPS = 1e-5
@@ -61,13 +57,10 @@ class VideoLlamaConfig(PreTrainedConfig):
         self.video_qformer_config.cross_attention_frequency = 1  # in every layer, BLIP-2's in every other
 
 
-class VideoLlamaForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class VideoLlamaForConditionalGeneration(VideoLanguageModel):
     """ViT-g and Q-Former frame by frame, the video Q-Former over all of them, LLaMA behind."""
 
     config_class = VideoLlamaConfig
-    input_modalities = ("video", "text")
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
 
     def __init__(self, config: VideoLlamaConfig) -> None:
         super().__init__(config)
@@ -82,14 +75,6 @@ class VideoLlamaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.projection = nn.Linear(video_width, config.text_config.hidden_size)
         self.language_model = LlamaForCausalLM._from_config(config.text_config)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """LLaMA's token embeddings."""
-        return self.language_model.get_input_embeddings()
-
-    def get_output_embeddings(self) -> nn.Module:
-        """LLaMA's head."""
-        return self.language_model.get_output_embeddings()
 
     def frame_tokens(self, frames: Tensor) -> Tensor:
         """What the Q-Former asks of every frame: (F, 3, H, W) → (F, 32, D)."""
@@ -109,37 +94,3 @@ class VideoLlamaForConditionalGeneration(PreTrainedModel, GenerationMixin):
             query_embeds=queries, encoder_hidden_states=tokens.flatten(1, 2)
         )  # (V, T·32, D)
         return self.projection(seen.last_hidden_state)
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        cache: Cache | None = None,
-        inputs_embeds: Tensor | None = None,
-        pixel_values_videos: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
-        **kwargs: object,
-    ) -> CausalLMOutputWithPast:
-        """Logits (V, L, vocabulary) after ids (V, L) with 32 placeholders for the video of each prompt.
-
-        Raises:
-            ValueError: the placeholders are not as many as the video's tokens.
-        """
-        if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
-        if pixel_values_videos is not None:
-            place = input_ids == self.config.video_token_id
-            inputs_embeds = with_video(inputs_embeds, place, self.video_tokens(pixel_values_videos))
-        return self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            cache=cache,
-            labels=labels,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
-            **kwargs,
-        )

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     CLIPVisionConfig,
     CLIPVisionModel,
     PreTrainedConfig,
-    PreTrainedModel,
 )
-from transformers.cache_utils import Cache
 from transformers.configuration_utils import SubConfigSpec
-from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from milora.architectures.placeholders import with_video
 from milora.architectures.stc_connector import STCConnector
+from milora.architectures.video_language_model import VideoLanguageModel
 
 #: Released name → ours, as `from_pretrained` takes it: ``key_mapping=RELEASED_NAMES``.
 RELEASED_NAMES = {
@@ -51,13 +47,10 @@ class VideoLlama2Config(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
 
-class VideoLlama2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class VideoLlama2ForConditionalGeneration(VideoLanguageModel):
     """The tower's layers behind the selected one are never read and are not built."""
 
     config_class = VideoLlama2Config
-    input_modalities = ("video", "text")
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
 
     def __init__(self, config: VideoLlama2Config) -> None:
         super().__init__(config)
@@ -73,50 +66,8 @@ class VideoLlama2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The language model's token embeddings."""
-        return self.language_model.get_input_embeddings()
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The language model's head."""
-        return self.language_model.get_output_embeddings()
-
     def video_tokens(self, pixel_values_videos: Tensor) -> Tensor:
         """What the language model sees of every video: (V, T, 3, H, W) → (V, T'·h'·w', H_text)."""
         videos, frames = pixel_values_videos.shape[:2]
         seen = self.vision_tower(pixel_values_videos.flatten(0, 1)).last_hidden_state  # (V·T, 1 + h·w, D)
         return self.connector(seen[:, 1:].unflatten(0, (videos, frames)))
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        cache: Cache | None = None,
-        inputs_embeds: Tensor | None = None,
-        pixel_values_videos: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
-        **kwargs: object,
-    ) -> CausalLMOutputWithPast:
-        """Logits (V, L, vocabulary) after ids (V, L) with a placeholder for every token of the video.
-
-        Raises:
-            ValueError: the placeholders are not as many as the video's tokens.
-        """
-        if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
-        if pixel_values_videos is not None:
-            place = input_ids == self.config.video_token_id
-            inputs_embeds = with_video(inputs_embeds, place, self.video_tokens(pixel_values_videos))
-        return self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            cache=cache,
-            labels=labels,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
-            **kwargs,
-        )
