@@ -119,7 +119,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(files: int, seed: int, *, keep: Path | None = None, at_once: int | None = None) -> Findings:
-    """`files` mutations and every attack, `at_once` at a time."""
+    """`files` mutations and every attack, `at_once` at a time.
+
+    The peak of memory is that of all children this process ever had: call it in a process that had none.
+    """
     found, began = Findings(seed), time.monotonic()
     mutated = list(mutations(list(clips()), files, seed))
     with tempfile.TemporaryDirectory(prefix="visum-media-") as scratch, set_traps(Path(scratch)) as traps:

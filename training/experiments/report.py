@@ -111,7 +111,7 @@ def write_report(
 def _page(report: Mapping[str, Any]) -> str:
     size, name = report["size"], report["experiment"]
     table = [
-        "| domain | arm | ROUGE-L | fact F1 | exact | trained | seconds | peak MiB | rate |",
+        "| domain | arm | ROUGE-L | fact F1 | exact | trained | CPU s | peak MiB | rate |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(report["rows"], key=lambda row: row["domain"]):
