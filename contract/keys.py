@@ -10,12 +10,9 @@ from contract.tenants import DEFAULT_TENANT
 
 ANY = "*"
 EXPIRIES = "visum:expiries"  # sorted set: id by the second it expires
-ADMISSIONS = "visum:admissions"  # counter that every creation bumps, so that two of them notice each other
 API_KEYS = "visum:api-keys"  # hash: an API key by its id
 STORED_VIDEOS = "visum:stored-videos"  # hash: by summary, the bytes of its video and its tenant
 STORED_BYTES = "visum:stored-bytes"  # hash: by tenant, the bytes of its videos
-
-
 SERVICE_SECONDS = "visum:service-seconds"  # list: how long each of the last summaries ran
 FORGOTTEN = "visum:forgotten"  # sorted set: sha256 of a deleted video by the second it was deleted
 PROBE = "visum:probe"  # written by /readyz

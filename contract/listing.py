@@ -69,6 +69,10 @@ class SummaryListing:
                 pipe.zcard(keys.index_key(status, None))
             return dict(zip(Status, pipe.execute(), strict=True))
 
+    def queued(self) -> int:
+        """How many summaries wait."""
+        return self._redis.zcard(keys.index_key(Status.QUEUED, None))
+
     def oldest_queued(self) -> datetime | None:
         """When the summary that waits longest was created."""
         first = self._redis.zrangebylex(keys.index_key(Status.QUEUED, None), "-", "+", 0, 1)

@@ -1,8 +1,8 @@
 """The summaries in Redis.
 
-Every change is one MULTI/EXEC under WATCH of the record: read, decide in Python (`transitions`),
-write record and indexes together. If anyone else wrote in between, or the connection broke, it is
-read and decided again, so a repeated change must come out as a change made once.
+A new one is a script's (`creation`). Every change is one MULTI/EXEC under WATCH of the record: read, decide in
+Python (`transitions`), write record and indexes together. If anyone else wrote in between, or the connection broke,
+it is read and decided again, so a repeated change must come out as a change made once.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from redis.exceptions import TimeoutError as RedisSilent
 from redis.exceptions import WatchError
 
 from contract import keys, stored_videos, transitions
+from contract.creation import CreateScript, Idempotency
 from contract.errors import (
-    IdempotencyConflict,
     OutcomeUnknown,
-    QueueFull,
     RecordError,
     SummaryGone,
     SummaryNotFound,
@@ -54,15 +53,6 @@ class Retention:
     idempotency: timedelta = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """A client's key, and a digest of all that makes its request what it is. Tenants' keys are apart."""
-
-    key: str
-    fingerprint: str
-    tenant: str = DEFAULT_TENANT
-
-
 class SummaryStore(SummaryListing):
     """Records, their indexes and their ends. `redis` must hand out bytes (no decode_responses)."""
 
@@ -77,6 +67,7 @@ class SummaryStore(SummaryListing):
         super().__init__(redis, clock)
         self._retention = Retention() if retention is None else retention
         self._max_attempts = max_attempts
+        self._create = CreateScript(redis)
 
     # -- the gateway's side ---------------------------------------------------------------------
 
@@ -100,38 +91,18 @@ class SummaryStore(SummaryListing):
             QuotaExceeded: the tenant has as many unfinished summaries, or stored bytes, as it may have.
             OutcomeUnknown: Redis broke off during the write. With a plain RedisError nothing was written.
         """
-        record_key = keys.record_key(record.id)
-        watched = [keys.ADMISSIONS, record_key]
-        if idempotency is not None:
-            watched.append(keys.idempotency_key(idempotency.key, idempotency.tenant))
-        sent = False
-        for _ in range(_TRIES):
-            with self._redis.pipeline() as pipe:
-                try:
-                    pipe.watch(*watched)
-                    if pipe.exists(record_key):
-                        return record.id  # an earlier try went through, only its answer got lost
-                    sent = False
-                    earlier = self._check_room(pipe, max_queued, idempotency)
-                    if earlier is not None:
-                        return earlier
-                    self.check_quota(record.tenant, quota, record.request.size_bytes)
-                    pipe.multi()
-                    pipe.incr(keys.ADMISSIONS)
-                    self._write(pipe, None, record)
-                    stored_videos.note(pipe, record)
-                    self._remember(pipe, idempotency, record.id)
-                    enqueue(pipe, record.id)
-                    sent = True
-                    pipe.execute()
-                    return record.id
-                except WatchError:  # someone else wrote, or the connection broke
-                    continue
-                except (RedisAway, RedisSilent) as error:
-                    if sent:
-                        raise OutcomeUnknown(record.id) from error
-                    raise
-        raise WatchError(f"summary {record.id} could not be written: too many others at once")
+        with self._redis.pipeline() as writes:
+            writes.multi()  # RQ would begin a transaction of its own
+            self._write(writes, None, record)
+            stored_videos.note(writes, record)
+            self._remember(writes, idempotency, record.id)
+            enqueue(writes, record.id)
+            try:
+                return self._create(
+                    writes, record, max_queued=max_queued, idempotency=idempotency, quota=quota
+                )
+            except (RedisAway, RedisSilent) as error:
+                raise OutcomeUnknown(record.id) from error
 
     def check_quota(self, tenant: str, quota: Quota, more_bytes: int = 0) -> None:
         """Whether the tenant may have one more summary, of so many bytes. Raises QuotaExceeded."""
@@ -401,23 +372,6 @@ class SummaryStore(SummaryListing):
         with self._redis.pipeline() as pipe:
             self._bury(pipe, summary_id, indexes, owner)
             pipe.execute()
-
-    def _check_room(self, pipe: Pipeline, max_queued: int, idempotency: Idempotency | None) -> str | None:
-        """The id that answers a repeated request; None for a new one that there is room for."""
-        raw = (
-            None
-            if idempotency is None
-            else pipe.get(keys.idempotency_key(idempotency.key, idempotency.tenant))
-        )
-        if idempotency is not None and raw is not None:
-            fingerprint, _, summary_id = raw.decode().partition(" ")
-            if fingerprint != idempotency.fingerprint:
-                raise IdempotencyConflict(idempotency.key)
-            return summary_id
-        depth = pipe.zcard(keys.index_key(Status.QUEUED, None))
-        if depth >= max_queued:
-            raise QueueFull(depth, max_queued)
-        return None
 
     def _remember(self, pipe: Pipeline, idempotency: Idempotency | None, summary_id: str) -> None:
         if idempotency is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,10 +13,11 @@ from rq import Queue
 
 from contract import tracing
 from contract.blobs import BlobStore
+from contract.creation import Idempotency
 from contract.errors import Code, ContractError, OutcomeUnknown, QueueFull, StorageFull
 from contract.queue import enqueue
-from contract.records import Status, SummaryRecord, SummaryRequest
-from contract.store import Idempotency, SummaryStore
+from contract.records import SummaryRecord, SummaryRequest
+from contract.store import SummaryStore
 from contract.waiting import seconds_until_served
 from service.problems import ApiError
 from service.quotas import TenantQuotas
@@ -54,7 +54,6 @@ class Admission:
         self._store, self._blobs, self._queue, self._quotas = store, blobs, queue, quotas
         self._max_queue, self._min_free_bytes = max_queue, min_free_bytes
         self._now = clock
-        self._creating = threading.Lock()
 
     def check_room(self, announced_bytes: int, outstanding_bytes: int, key: str | None, tenant: str) -> None:
         """Refuse before the upload is read what would be refused after it. `outstanding_bytes` are those that are still
@@ -67,7 +66,7 @@ class Admission:
         if key is None or not self._store.known_key(key, tenant):
             video_bytes = max(0, announced_bytes - FORM_OVERHEAD_BYTES)  # at least so many
             self._store.check_quota(tenant, self._quotas.of(tenant), video_bytes)
-            depth = self._store.counts()[Status.QUEUED]
+            depth = self._store.queued()
             if depth >= self._max_queue:
                 raise self._full(depth)
         free = self._blobs.free_bytes()
@@ -100,16 +99,13 @@ class Admission:
         )
         idempotency = None if key is None else Idempotency(key, fingerprint(upload), tenant)
         try:
-            with (
-                self._creating
-            ):  # creations watch one key: side by side they would only make each other repeat
-                answer = self._store.create(
-                    record,
-                    enqueue=lambda pipe, job_id: enqueue(self._queue, job_id, pipeline=pipe),
-                    max_queued=self._max_queue,
-                    idempotency=idempotency,
-                    quota=self._quotas.of(tenant),
-                )
+            answer = self._store.create(
+                record,
+                enqueue=lambda pipe, job_id: enqueue(self._queue, job_id, pipeline=pipe),
+                max_queued=self._max_queue,
+                idempotency=idempotency,
+                quota=self._quotas.of(tenant),
+            )
         except OutcomeUnknown:
             raise  # the job may be queued, and then it needs its video; if not, the sweep removes it
         except QueueFull as full:

@@ -34,7 +34,7 @@ class UploadLimits:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A request that was read to its end; its video is durable."""
+    """A request as it was sent; its video is durable."""
 
     filename: str
     video: StoredVideo
@@ -100,11 +100,11 @@ async def receive(
     fields: OptionFields,
     sink: VideoSink,
     on_bytes: Callable[[int], None],
-) -> Upload:
-    """Read the whole form; on return the video is durable.
+) -> Callable[[], Upload]:
+    """Read the whole form. What is returned makes the video durable; it waits for the disk: call it in a thread.
 
     Raises:
-        ApiError: the request is refused (400, 408, 413, 415, 422). StorageFull: no room.
+        ApiError: the request is refused (400, 408, 413, 415, 422). StorageFull: no room. Both may raise them.
         ClientDisconnect: the client went away. Whatever is raised, leave `sink` and nothing stays.
     """
     form = _FormReader(fields, sink, on_bytes)
@@ -113,8 +113,12 @@ async def receive(
         for event in stream.feed(chunk):
             await form.handle(event)
     stream.finish()
-    options = await run_in_threadpool(fields.finish)
-    return Upload(form.filename, await sink.commit(), options)
+
+    def finish() -> Upload:
+        options = fields.finish()
+        return Upload(form.filename, sink.commit(), options)
+
+    return finish
 
 
 class _FormReader:

@@ -36,7 +36,9 @@ class VideoSink:
         self._stack = ExitStack()
         self._writer: BlobWriter | None = None
         self._container: Container | None = None
-        self._buffer = bytearray()
+        self._head = b""
+        self._block: list[bytes] = []  # chunks as they came: to join them costs as much as to hash them
+        self._block_bytes = 0
         self._hash = hashlib.sha256()
         self.size_bytes = 0
 
@@ -60,51 +62,52 @@ class VideoSink:
                 Code.REQUEST_TOO_LARGE,
                 f"The video is larger than the {self._max_bytes} bytes that are taken.",
             )
-        self._buffer += data
-        if self._container is None and len(self._buffer) >= SNIFF_BYTES:
-            self._sniff()
-        if len(self._buffer) >= BLOCK_BYTES:
-            await self._flush()
+        self._block.append(data)
+        self._block_bytes += len(data)
+        if self._container is None:
+            self._head += data[: SNIFF_BYTES - len(self._head)]
+            if len(self._head) == SNIFF_BYTES:
+                self._sniff()
+        if self._block_bytes >= BLOCK_BYTES:
+            await run_in_threadpool(self._write)
 
     async def end(self) -> None:
         """The file is complete. Raises ApiError (415) where a short one is no video."""
         if self._container is None:
             self._sniff()
 
-    async def commit(self) -> StoredVideo:
-        """Make it durable; only from here on is there a video. Raises StorageFull."""
+    def commit(self) -> StoredVideo:
+        """Make it durable; only from here on is there a video. Waits for the disk: call it in a thread.
+
+        Raises:
+            StorageFull.
+        """
         assert self._container is not None
-        await run_in_threadpool(self._commit)
+        self._write().commit()
+        self._stack.close()
+        self._writer = None
         return StoredVideo(self._key, self._hash.hexdigest(), self.size_bytes, self._container)
 
     def _sniff(self) -> None:
-        head = bytes(self._buffer[:SNIFF_BYTES])
-        if not head:
+        if not self._head:
             raise ApiError(Code.VIDEO_EMPTY, "The uploaded file is empty.")
-        self._container = sniff(head)
+        self._container = sniff(self._head)
         if self._container is None:
             taken = ", ".join(container.value for container in Container)
             raise ApiError(
                 Code.VIDEO_UNSUPPORTED_CONTAINER,
-                f"The file looks like {describe(head)}. Send a video; the containers taken are {taken}.",
+                f"The file looks like {describe(self._head)}. Send a video; the containers taken are {taken}.",
             )
 
-    async def _flush(self) -> None:
-        block, self._buffer = self._buffer, bytearray()
-        await run_in_threadpool(self._write, block)
-
-    def _commit(self) -> None:
-        """The last block, the commit and the close: a thread's turn costs a small upload more than its bytes do."""
-        self._write(self._buffer).commit()
-        self._stack.close()
-        self._writer = None
-
-    def _write(self, block: bytearray) -> BlobWriter:
+    def _write(self) -> BlobWriter:
         if self._writer is None:
             self._writer = self._stack.enter_context(self._blobs.create(self._key))
         free = self._blobs.free_bytes()
-        if free is not None and free - len(block) < self._min_free_bytes:
+        if free is not None and free - self._block_bytes < self._min_free_bytes:
             raise StorageFull("the disk of the videos is at its floor")
-        self._writer.write(block)
-        self._hash.update(block)
+        for chunk in self._block:
+            self._writer.write(chunk)
+            self._hash.update(chunk)
+        self._block.clear()
+        self._block_bytes = 0
         return self._writer

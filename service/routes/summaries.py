@@ -25,8 +25,7 @@ from service.gateway import Gateway, gateway_of
 from service.metrics import CLIENT_CLOSED
 from service.problems import ApiError, InvalidField, respond
 from service.request_ids import SCOPE_KEY as REQUEST_ID
-from service.upload_room import Place
-from service.uploads import Upload, UploadBody, receive
+from service.uploads import UploadBody, receive
 from service.video_sink import VideoSink
 from service.views import (
     Accepted,
@@ -123,6 +122,11 @@ async def _take(request: Request, gateway: Gateway, caller: Caller, body: Upload
     """From the first byte to the queue: the id of the summary."""
     body.check_length()
     with gateway.upload_room.place(body.announced_bytes) as place:
+
+        def received(size: int) -> None:
+            place.received(size)
+            gateway.metrics.upload_bytes.inc(size)
+
         await run_in_threadpool(
             gateway.admission.check_room,
             body.announced_bytes,
@@ -131,35 +135,33 @@ async def _take(request: Request, gateway: Gateway, caller: Caller, body: Upload
             caller.tenant,
         )
         summary_id = new_id(datetime.now(UTC))
-        upload = await _store(request, gateway, body, summary_id, place)
-    return await run_in_threadpool(
-        gateway.admission.admit,
-        upload,
-        summary_id,
-        key,
-        tenant=caller.tenant,
-        request_id=request.scope[REQUEST_ID],
-    )
+        async with _sink(gateway, summary_id) as sink:
+            finish = await receive(
+                body, request.headers.get("content-type"), _fields(gateway), sink, received
+            )
+            # One turn of a thread for all that waits: turns are most of what a small upload costs.
+            return await run_in_threadpool(
+                lambda: gateway.admission.admit(
+                    finish(), summary_id, key, tenant=caller.tenant, request_id=request.scope[REQUEST_ID]
+                )
+            )
 
 
-async def _store(
-    request: Request, gateway: Gateway, body: UploadBody, summary_id: str, place: Place
-) -> Upload:
-    def received(size: int) -> None:
-        place.received(size)
-        gateway.metrics.upload_bytes.inc(size)
-
+def _sink(gateway: Gateway, summary_id: str) -> VideoSink:
     settings = gateway.settings
-    fields = OptionFields(
-        gateway.catalog, max_instructions=settings.max_instructions, max_new_tokens=settings.max_new_tokens
-    )
-    async with VideoSink(
+    return VideoSink(
         gateway.blobs,
         summary_id,
         max_bytes=settings.max_upload_bytes,
         min_free_bytes=settings.min_free_bytes,
-    ) as sink:
-        return await receive(body, request.headers.get("content-type"), fields, sink, received)
+    )
+
+
+def _fields(gateway: Gateway) -> OptionFields:
+    settings = gateway.settings
+    return OptionFields(
+        gateway.catalog, max_instructions=settings.max_instructions, max_new_tokens=settings.max_new_tokens
+    )
 
 
 @router.get(

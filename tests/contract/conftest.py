@@ -9,11 +9,12 @@ import pytest
 from redis import Redis
 from rq import Queue
 
+from contract.creation import Idempotency
 from contract.ids import new_id
 from contract.queue import enqueue, open_queue
 from contract.records import SummaryRecord, SummaryRequest
 from contract.result import SummaryResult
-from contract.store import Idempotency, Retention, SummaryStore
+from contract.store import Retention, SummaryStore
 
 
 class Clock:

@@ -8,12 +8,16 @@ from datetime import timedelta
 
 import pytest
 from redis import Redis
-from redis.client import Pipeline
+from redis.backoff import NoBackoff
+from redis.commands.core import Script
+from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisAway
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import RedisError
+from redis.retry import Retry
 from rq import Queue
 
 from contract import keys
+from contract.creation import Idempotency
 from contract.errors import (
     Code,
     IdempotencyConflict,
@@ -26,10 +30,10 @@ from contract.errors import (
     UnknownSchema,
 )
 from contract.ids import new_id
-from contract.queue import MAX_ATTEMPTS
+from contract.queue import MAX_ATTEMPTS, enqueue
 from contract.records import JobError, Progress, Stage, Status, SummaryRecord
 from contract.result import SummaryResult
-from contract.store import Idempotency, SummaryStore
+from contract.store import SummaryStore
 
 Create = Callable[..., str]
 BROKEN = JobError(code=Code.VIDEO_UNDECODABLE, message="It is broken.")
@@ -91,40 +95,43 @@ class TestCreation:
         assert create(max_queued=1, idempotency=Idempotency("key", "print")) == first
 
     def test_a_record_that_is_there_already_is_not_queued_again(
-        self, store: SummaryStore, record: Callable[..., SummaryRecord]
+        self, store: SummaryStore, queue: Queue, record: Callable[..., SummaryRecord]
     ) -> None:
-        new, queued = record(), []
+        new = record()
         for _ in range(2):
-            store.create(new, enqueue=lambda pipe, job_id: queued.append(job_id), max_queued=9)
-        assert queued == [new.id]
+            store.create(
+                new, enqueue=lambda pipe, job_id: enqueue(queue, job_id, pipeline=pipe), max_queued=9
+            )
+        assert queue.job_ids == [new.id]
 
     def test_a_write_whose_answer_got_lost_is_not_repeated(
-        self, queue: Queue, create: Create, monkeypatch: pytest.MonkeyPatch
+        self, redis: Redis, queue: Queue, create: Create, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        execute, lost = Pipeline.execute, iter([True])
+        redis.set_retry(Retry(NoBackoff(), 1))  # as the gateway's connection does
+        read, lost = AbstractConnection.read_response, iter([True])
 
-        def lose_the_first_answer(pipe: Pipeline, *args: object) -> object:
-            done = execute(pipe, *args)
-            if next(lost, False):
-                raise WatchError("the connection broke")  # what redis-py makes of it under WATCH
-            return done
+        def lose_the_answer_of_the_script(
+            connection: AbstractConnection, *args: object, **options: object
+        ) -> object:
+            answer = read(connection, *args, **options)
+            if answer == [b"created"] and next(lost, False):
+                connection.disconnect()
+                raise RedisAway("the connection broke")
+            return answer
 
-        monkeypatch.setattr(Pipeline, "execute", lose_the_first_answer)
+        monkeypatch.setattr(AbstractConnection, "read_response", lose_the_answer_of_the_script)
         summary_id = create()
+        assert next(lost, None) is None
         assert queue.job_ids == [summary_id]
 
-    def test_a_write_that_may_have_gone_through_is_told_from_one_that_did_not(
+    def test_a_write_that_may_have_gone_through_is_told(
         self, create: Create, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def break_off(pipe: Pipeline, *args: object) -> object:
+        def break_off(script: Script, *args: object) -> object:
             raise RedisAway("the connection broke")
 
-        with monkeypatch.context() as patch:
-            patch.setattr(Pipeline, "execute", break_off)
-            with pytest.raises(OutcomeUnknown, match="broke off"):
-                create()
-        monkeypatch.setattr(Pipeline, "watch", break_off)
-        with pytest.raises(RedisAway, match="the connection broke"):
+        monkeypatch.setattr(Script, "__call__", break_off)
+        with pytest.raises(OutcomeUnknown, match="broke off"):
             create()
 
 
