@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 
 import pydantic_core
-from pydantic import AwareDatetime, Field, NonNegativeInt, ValidationError
+from pydantic import AwareDatetime, Field, NonNegativeInt, StrictInt, ValidationError
 
 from contract.containers import Container
-from contract.errors import Code, DamagedRecord, UnknownSchema
+from contract.errors import Code, DamagedRecord, RecordError, UnknownSchema
 from contract.part import Part
 from contract.result import SummaryResult
 from contract.tenants import DEFAULT_TENANT
@@ -78,7 +78,7 @@ class SummaryRecord(Part):
     finished_at, expires_at and either result or error.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: StrictInt = SCHEMA_VERSION
     id: str
     tenant: str = DEFAULT_TENANT
     status: Status = Status.QUEUED
@@ -117,22 +117,31 @@ def decode(raw: bytes) -> SummaryRecord:
         DamagedRecord: anything else that is no record. Both keep `raw`.
     """
     try:
-        fields = pydantic_core.from_json(raw, allow_inf_nan=False)
-    except ValueError as error:
-        raise DamagedRecord(raw, f"not JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise DamagedRecord(raw, "not a JSON object")
-    version = fields.get("schema_version")
-    if version is None:
-        raise DamagedRecord(raw, "no schema_version")
-    if type(version) is not int or version not in _READABLE:
-        raise UnknownSchema(raw, version)
-    try:
         record = SummaryRecord.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "record"
-        raise DamagedRecord(raw, f"{place}: {first['msg']}") from error
-    return (
-        record if version == SCHEMA_VERSION else record.model_copy(update={"schema_version": SCHEMA_VERSION})
-    )
+        raise _unreadable(raw, error) from error
+    if "schema_version" not in record.model_fields_set:
+        raise DamagedRecord(raw, "no schema_version")
+    if record.schema_version not in _READABLE:
+        raise UnknownSchema(raw, record.schema_version)
+    if record.schema_version != SCHEMA_VERSION:
+        record = record.model_copy(update={"schema_version": SCHEMA_VERSION})
+    return record
+
+
+def _unreadable(raw: bytes, error: ValidationError) -> RecordError:
+    """Why it is no record: first of all its version, whose fields need not be ours."""
+    try:
+        fields = pydantic_core.from_json(raw, allow_inf_nan=False)
+    except ValueError as damage:
+        return DamagedRecord(raw, f"not JSON ({damage})")
+    if not isinstance(fields, dict):
+        return DamagedRecord(raw, "not a JSON object")
+    version = fields.get("schema_version")
+    if version is None:
+        return DamagedRecord(raw, "no schema_version")
+    if type(version) is not int or version not in _READABLE:
+        return UnknownSchema(raw, version)
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "record"
+    return DamagedRecord(raw, f"{place}: {first['msg']}")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-ALWAYS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-UNLESS_SAID_OTHERWISE = {
-    "Cache-Control": "no-store",
+ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+UNLESS_SAID_OTHERWISE = (
+    (b"cache-control", b"no-store"),
     # An answer is data: whatever a browser takes it for, nothing in it runs, loads or is framed.
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 
 
 class SecurityHeadersMiddleware:
@@ -30,10 +29,10 @@ class SecurityHeadersMiddleware:
 
         async def add(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(ALWAYS)
-                for name, value in UNLESS_SAID_OTHERWISE.items():
-                    headers.setdefault(name, value)
+                said = message.get("headers", ())
+                names = {name for name, _ in said}
+                left = (header for header in UNLESS_SAID_OTHERWISE if header[0] not in names)
+                message["headers"] = [*said, *ALWAYS, *left]
             await send(message)
 
         await self._app(scope, receive, add)

@@ -96,23 +96,29 @@ def summary_links(request: Request, summary_id: str) -> Links:
 
 def summary_view(request: Request, record: SummaryRecord, position: int | None) -> SummaryView:
     """A record without what is between gateway and workers alone."""
-    shared = record.model_dump(
-        include={
-            "id",
-            "status",
-            "created_at",
-            "started_at",
-            "finished_at",
-            "expires_at",
-            "attempts",
-            "cancel_requested",
-        }
-    )
+    asked = record.request
     return SummaryView(
-        **shared,
-        request=RequestView.model_validate(record.request.model_dump()),
+        id=record.id,
+        status=record.status,
+        created_at=record.created_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        expires_at=record.expires_at,
+        request=RequestView(
+            filename=asked.filename,
+            sha256=asked.sha256,
+            size_bytes=asked.size_bytes,
+            container=asked.container,
+            domain=asked.domain,
+            instructions=asked.instructions,
+            max_new_tokens=asked.max_new_tokens,
+            seed=asked.seed,
+            adapter_version=asked.adapter_version,
+        ),
         progress=record.progress,
         position=position,
+        attempts=record.attempts,
+        cancel_requested=record.cancel_requested,
         result=record.result,
         error=record.error,
         links=summary_links(request, record.id),
