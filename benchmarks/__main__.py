@@ -70,7 +70,7 @@ def available() -> dict[str, tuple[str, str]]:
 
 def run(keys: Sequence[str], plan: Plan, options: argparse.Namespace, command: str) -> Report:
     """One report of these comparisons."""
-    from benchmarks.machine import this_machine
+    from benchmarks.machine import commit_of, this_machine
     from benchmarks.subject import prepare
 
     began, began_at = time.monotonic(), datetime.now(UTC)
@@ -87,6 +87,7 @@ def run(keys: Sequence[str], plan: Plan, options: argparse.Namespace, command: s
     return Report(
         command=command,
         began_at=began_at,
+        commit=commit_of(Path(__file__).parents[1]),
         seconds=time.monotonic() - began,
         machine=machine,
         subject=described,

@@ -10,14 +10,14 @@ from pathlib import Path
 import av
 import numpy as np
 
-RATE = 30
+RATE = 25
 X264 = {"preset": "veryfast", "crf": "23", "bf": "3", "refs": "3"}
 """Faster to encode than x264's default preset, with its B-frames, references, pyramid and quality."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """An H.264 mp4 at 30 frames a second, in whole parts of `part_frames` each, a keyframe every `gop` frames."""
+    """An H.264 mp4 at 25 frames a second, in whole parts of `part_frames` each, a keyframe every `gop` frames."""
 
     seconds: int = 600
     width: int = 1920
@@ -48,6 +48,19 @@ class Film:
                     packet.is_keyframe = is_keyframe
                     container.mux(packet)
         return path
+
+
+def cut(film: Path, path: Path, seconds: int) -> Path:
+    """The first seconds of a film, none of it encoded anew."""
+    with av.open(str(film)) as whole, av.open(str(path), "w") as container:
+        source = whole.streams.video[0]
+        stream = container.add_stream_from_template(source)
+        for packet in whole.demux(source):
+            if packet.dts is None or packet.dts * packet.time_base >= seconds:
+                break
+            packet.stream = stream
+            container.mux(packet)
+    return path
 
 
 def _scene(width: int, height: int) -> Callable[[int], np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -51,6 +52,22 @@ def this_machine(watch_s: float = 3.0) -> Machine:
         torch_capability=torch.backends.cpu.get_cpu_capability(),
         idle=idle_share(watch_s),
     )
+
+
+def commit_of(folder: Path) -> str | None:
+    """The checkout's commit, with a + where tracked files differ from it; None where it is no checkout."""
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
+        return run.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def idle_share(watch_s: float) -> float | None:

@@ -24,12 +24,12 @@ class Plan:
     rotation_rounds: int = 3
     rotation_domains: int = 100
     rotation_requests: int = 100
-    exchange_rounds: int = 4
+    exchange_rounds: int = 3
     exchanges: int = 12
     queue_rounds: int = 2
     queue_jobs: int = 64
     simple_jobs: int = 32
-    forked_jobs: int = 3
+    forked_jobs: int = 2
     trial_jobs: int = 6
     service_rounds: int = 2
     service_jobs: int = 16

@@ -59,15 +59,15 @@ def valkey() -> Iterator[str]:
 
 
 @contextmanager
-def serving(subject: Subject, folder: Path) -> Iterator[str]:
-    """`visum serve` on its defaults, ready to summarize; yields its address."""
+def serving(subject: Subject, folder: Path) -> Iterator[tuple[str, int]]:
+    """`visum serve` on its defaults, ready to summarize; yields its address and its process id."""
     folder.mkdir(parents=True)
     port = free_port()
     arguments = ("--port", str(port), "--data-dir", str(folder / "data"))
     with part("serve", folder, *arguments, **model_settings(subject)) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{url}/readyz"), process, folder / "serve.log")
-        yield url
+        yield url, process.pid
 
 
 def model_settings(subject: Subject) -> dict[str, str]:

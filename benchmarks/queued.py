@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from redis import Redis
 from rq.job import JobStatus
 
+from benchmarks.cpu_shares import cpu_breakdown, cpu_seconds
 from benchmarks.goals import QUEUE, QUEUE_FORKED
 from benchmarks.plain_job import MODEL, SUMMARIZE
 from benchmarks.plain_worker import FORKING, PRELOADED, STAYING, open_queue
@@ -42,11 +44,12 @@ Summaries = dict[str, str]
 def queued(subject: Subject, plan: Plan) -> Comparison:
     """The same videos for named domains, queued at once; every way has a queue and one worker on this machine."""
     last: dict[str, Summaries] = {}
+    spent: list[tuple[Counter[str], float]] = []
     clips = list(islice(cycle(subject.clips), plan.queue_jobs))
     threads = faster_threads(subject, clips[: plan.trial_jobs])
 
     with (
-        serving(subject, subject.scratch / "queued") as url,
+        serving(subject, subject.scratch / "queued") as (url, serve),
         Client(url) as client,
         plain(subject, STAYING, threads) as simple,
         plain(subject, FORKING, threads) as forking,
@@ -55,7 +58,9 @@ def queued(subject: Subject, plan: Plan) -> Comparison:
 
         def ours(number: int) -> Figures:
             files = [salted(clip, subject.scratch / f"round-{number}", n) for n, clip in enumerate(clips)]
+            before = cpu_seconds(serve)
             last[OURS], seconds = through_service(client, files)
+            spent[:] = [(cpu_seconds(serve) - before, seconds)]
             return {RATE: 60 * len(files) / seconds}
 
         def theirs(name: str, redis_url: str, jobs: int, number: int) -> Figures:
@@ -87,6 +92,11 @@ def queued(subject: Subject, plan: Plan) -> Comparison:
             samples.row(OURS, SIMPLE, RATE, goal=QUEUE),
             samples.row(OURS, FORKED, RATE, goal=QUEUE_FORKED),
             samples.row(OURS, WARM_FORKED, RATE),
+        ),
+        breakdowns=(
+            cpu_breakdown(
+                "a job of the last round, CPU time by process", spent[0][0], len(clips), spent[0][1]
+            ),
         ),
         notes=(
             f"The RQ workers were given {threads} of torch's threads, the faster of one and torch's own number.",

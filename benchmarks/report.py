@@ -73,11 +73,15 @@ class Comparison(_Part):
 
 
 class Report(_Part):
-    """One run of `python -m benchmarks`. `rows` are the goals and what was measured, `comparisons` all the rest."""
+    """One run of `python -m benchmarks`. `rows` are the goals and what was measured, `comparisons` all the rest.
+
+    `commit` ends in + where files differed from it.
+    """
 
     schema_version: int = SCHEMA_VERSION
     command: str
     began_at: AwareDatetime
+    commit: str | None = None
     seconds: float
     machine: Machine
     subject: str

@@ -35,7 +35,7 @@ def service(subject: Subject, plan: Plan) -> Comparison:
     ours, theirs = f"{len(clips)} in flight", "one after another"
     records: dict[str, list[Record]] = {ours: [], theirs: []}
 
-    with serving(subject, subject.scratch / "service") as url, Client(url) as client:
+    with serving(subject, subject.scratch / "service") as (url, _), Client(url) as client:
 
         def run(name: str, number: int) -> Figures:
             finished, seconds = (all_at_once if name == ours else in_turn)(client, clips)

@@ -39,7 +39,8 @@ def machine_markdown(report: Report) -> str:
         f"- Python {machine.python}, {packages}; torch uses {machine.torch_threads} threads and "
         f"{machine.torch_capability}",
         f"- {report.subject}",
-        f"- `{report.command}`, {report.began_at:%Y-%m-%d %H:%M} UTC, {report.seconds:.0f} s in all",
+        f"- `{report.command}`, {report.began_at:%Y-%m-%d %H:%M} UTC, {report.seconds:.0f} s in all"
+        + (f", commit {report.commit}" if report.commit else ""),
         f"- {_idle(machine)}",
     ]
     return "\n".join(lines)
