@@ -27,7 +27,7 @@ def test_a_long_film_is_its_first_part_over_and_over(tmp_path: Path) -> None:
     film = Film(seconds=4, width=64, height=48, gop=10, part_frames=20)
     with av.open(str(film.write(tmp_path / "film.mp4"))) as container:
         frames = [(frame.pts, frame.to_ndarray()) for frame in container.decode(video=0)]
-    assert len(frames) == 120
+    assert len(frames) == 100
     assert all((frame == frames[i % 20][1]).all() for i, (_, frame) in enumerate(frames))
     assert len({later[0] - earlier[0] for earlier, later in pairwise(frames)}) == 1
 
