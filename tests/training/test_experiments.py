@@ -19,6 +19,7 @@ from training.experiments.catalogue import (
     BASELINES,
     EXPERIMENTS,
     FUSION,
+    GROUPS,
     HELD_BACK,
     SWEEP_SEED,
     compared_specs,
@@ -170,6 +171,16 @@ def test_every_arm_is_swept_or_takes_a_swept_arms_rate() -> None:
             assert arm.method == "frozen" or (arm.tuned_as or arm.name) in own & swept
 
 
+def test_a_domain_takes_its_own_rates_and_the_held_back_one_those_of_its_like() -> None:
+    rates = {("both", "negative"): 1.0, ("both", "rewind"): 2.0, ("both", "traffic"): 3.0}
+    taken = {
+        spec.domain: spec.settings["schedule.matrix_lr"]
+        for spec in compared_specs(GROUPS, 1, rates, SIZE)
+        if spec.arm == "both"
+    }
+    assert taken == {"negative": 1.0, "rewind": 2.0, "traffic": 3.0, HELD_BACK: 3.0}
+
+
 def test_a_finished_run_is_not_run_again_and_a_cut_off_one_is(tmp_path) -> None:
     machine = Machine(tmp_path / "runs", tmp_path / "clips", "visum-demo")
     spec = next(iter(compared_specs(BASELINES, 1, {}, SIZE)))
@@ -201,7 +212,7 @@ def test_rows_are_the_means_and_deviations_of_the_runs_and_a_page_and_a_plot_tel
     for number, (_, rate, spec) in enumerate(sweep_specs([FUSION], SIZE)):
         results[spec.key] = result(spec, 0.3 + (0.2 if rate == 1e-2 else 0.0) + number / 1000)
     rates, sweep = report.best_rates([FUSION], SIZE, results)
-    assert rates == {"both": 1e-2}
+    assert rates == {("both", domain): 1e-2 for domain in FUSION.domains}
     assert not sweep[0]["at_the_edge"]
     for spec in compared_specs(FUSION, 3, rates, SIZE):
         results[spec.key] = result(spec, 0.5 + spec.seed / 10)

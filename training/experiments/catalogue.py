@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from training.experiments.spec import Arm, RunSpec, Size
 from training.world import DOMAINS
 
-#: Peak learning rates of A and B that every arm is tried with before it is compared.
+#: Peak learning rates of A and B that every arm is tried with, on every domain, before it is compared there.
 LEARNING_RATES = (1.6e-3, 4e-3, 1e-2, 2.5e-2)
 SWEEP_SEED = 1000  # no arm is compared on the seed that its rate was chosen on
 NEW_WORDS = frozenset({*DOMAINS, "laboratory"})
 #: Old words and new looks; old looks and a new order of telling.
 OLD_WORDS_NEW_LOOKS, OLD_LOOKS_NEW_GRAMMAR = "negative", "rewind"
 TRAINED, HELD_BACK = "traffic", "laboratory"
+SWEPT_ON = {HELD_BACK: TRAINED}  # no choice is made on the held-back domain: it takes the rates of its like
 EVERY = (OLD_WORDS_NEW_LOOKS, OLD_LOOKS_NEW_GRAMMAR, TRAINED, HELD_BACK)
 RANKS, EXPERTS = (2, 4, 8, 16), (1, 2, 4, 8)
 
@@ -22,15 +24,23 @@ BOTH = Arm("both")
 FROZEN = Arm("frozen", "frozen")
 
 
+Rates = Mapping[tuple[str, str], float]
+"""By arm and domain."""
+
+
 @dataclass(frozen=True)
 class Experiment:
-    """A table: every arm on every domain. Rates are swept on ``sweep_domains``, never on the held-back one."""
+    """A table: every arm on every domain."""
 
     name: str
     question: str
     arms: tuple[Arm, ...]
     domains: tuple[str, ...]
-    sweep_domains: tuple[str, ...] = (OLD_WORDS_NEW_LOOKS, OLD_LOOKS_NEW_GRAMMAR)
+
+    @property
+    def swept_on(self) -> tuple[str, ...]:
+        """The domains on which its arms' rates are chosen."""
+        return tuple(dict.fromkeys(SWEPT_ON.get(domain, domain) for domain in self.domains))
 
 
 def _both_groups(**settings: object) -> dict[str, object]:
@@ -69,7 +79,6 @@ GRID = Experiment(
     "How many experts, of which rank?",
     tuple(_cell(rank, experts) for rank in RANKS for experts in EXPERTS),
     (TRAINED,),
-    (OLD_LOOKS_NEW_GRAMMAR,),
 )
 LOSS = Experiment(
     "loss",
@@ -98,24 +107,21 @@ EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (GROUPS, BASELINES, GRI
 
 def sweep_specs(experiments: Iterable[Experiment], size: Size) -> Iterator[tuple[Arm, float, RunSpec]]:
     """(arm, rate, run) of every sweep that the experiments need, measured on validation clips."""
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for experiment in experiments:
-        for arm in experiment.arms:
-            if arm.method == "frozen" or arm.tuned_as or arm.name in seen:
+        for arm, domain in product(experiment.arms, experiment.swept_on):
+            if arm.method == "frozen" or arm.tuned_as or (arm.name, domain) in seen:
                 continue
-            seen.add(arm.name)
+            seen.add((arm.name, domain))
             for rate in LEARNING_RATES:
-                for domain in experiment.sweep_domains:
-                    yield arm, rate, run_spec(arm, domain, SWEEP_SEED, rate, size, "validation")
+                yield arm, rate, run_spec(arm, domain, SWEEP_SEED, rate, size, "validation")
 
 
-def compared_specs(
-    experiment: Experiment, seeds: int, rates: Mapping[str, float], size: Size
-) -> Iterator[RunSpec]:
+def compared_specs(experiment: Experiment, seeds: int, rates: Rates, size: Size) -> Iterator[RunSpec]:
     """The runs behind an experiment's rows, with each arm's swept rate, measured on test clips."""
     for arm in experiment.arms:
-        rate = rates.get(arm.tuned_as or arm.name, LEARNING_RATES[0])
         for domain in experiment.domains:
+            rate = rates.get((arm.tuned_as or arm.name, SWEPT_ON.get(domain, domain)), LEARNING_RATES[0])
             for seed in range(1 if arm.method == "frozen" else seeds):  # nothing is drawn without training
                 yield run_spec(arm, domain, seed, rate, size, "test")
 

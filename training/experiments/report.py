@@ -14,6 +14,7 @@ from training.experiments.catalogue import (
     LEARNING_RATES,
     RANKS,
     Experiment,
+    Rates,
     compared_specs,
     sweep_specs,
 )
@@ -25,25 +26,23 @@ Row = dict[str, Any]
 
 def best_rates(
     experiments: Sequence[Experiment], size: Size, results: Mapping[str, Result]
-) -> tuple[dict[str, float], list[Row]]:
-    """Arm → the rate with the best mean ROUGE-L over its sweep domains, and the sweep's own rows."""
-    scores: dict[str, dict[float, list[float]]] = {}
+) -> tuple[dict[tuple[str, str], float], list[Row]]:
+    """(arm, domain) → the rate with the best ROUGE-L on the domain's validation clips, and the sweep's own rows."""
+    scores: dict[tuple[str, str], dict[float, float]] = {}
     for arm, rate, spec in sweep_specs(experiments, size):
-        score = results[spec.key]["quality"]["rouge_l"]
-        scores.setdefault(arm.name, {}).setdefault(rate, []).append(score)
+        scores.setdefault((arm.name, spec.domain), {})[rate] = results[spec.key]["quality"]["rouge_l"]
     rates, rows = {}, []
-    for arm, by_rate in scores.items():
-        means = {rate: statistics.fmean(values) for rate, values in by_rate.items()}
-        rates[arm] = max(means, key=means.__getitem__)
+    for (arm, domain), by_rate in scores.items():
+        chosen = rates[arm, domain] = max(by_rate, key=by_rate.__getitem__)
         rows.append(
-            {"arm": arm, "rouge_l": {f"{rate:g}": round(mean, 4) for rate, mean in means.items()},
-             "chosen": rates[arm], "at_the_edge": rates[arm] in (LEARNING_RATES[0], LEARNING_RATES[-1])}
+            {"arm": arm, "domain": domain, "rouge_l": {f"{rate:g}": score for rate, score in by_rate.items()},
+             "chosen": chosen, "at_the_edge": chosen in (LEARNING_RATES[0], LEARNING_RATES[-1])}
         )  # fmt: skip
     return rates, rows
 
 
 def rows_of(
-    experiment: Experiment, seeds: int, rates: Mapping[str, float], size: Size, results: Mapping[str, Result]
+    experiment: Experiment, seeds: int, rates: Rates, size: Size, results: Mapping[str, Result]
 ) -> list[Row]:
     """One row an arm and domain; ``low`` and ``high`` are the mean over seeds less and plus their deviation."""
     grouped: dict[tuple[str, str], list[Result]] = {}
@@ -119,12 +118,12 @@ def _page(report: Mapping[str, Any]) -> str:
         cells = [row["domain"], row["arm"], *(_told(row[figure]) for figure in ("rouge_l", "fact_f1", "exact")),
                  f"{row['trainable_share']:.2%}", f"{row['train_s']:.0f}", str(row["peak_mib"]), rate]  # fmt: skip
         table.append(f"| {' | '.join(cells)} |")
-    sweep = ["| arm | " + " | ".join(f"{rate:g}" for rate in LEARNING_RATES) + " | chosen |",
-             "|---" * (len(LEARNING_RATES) + 2) + "|"]  # fmt: skip
-    for row in report["learning_rates"]:
+    sweep = ["| domain | arm | " + " | ".join(f"{rate:g}" for rate in LEARNING_RATES) + " | chosen |",
+             "|---" * (len(LEARNING_RATES) + 3) + "|"]  # fmt: skip
+    for row in sorted(report["learning_rates"], key=lambda row: row["domain"]):
         edge = " (at the edge)" if row["at_the_edge"] else ""
         scores = " | ".join(f"{score:.3f}" for score in row["rouge_l"].values())
-        sweep.append(f"| {row['arm']} | {scores} | {row['chosen']:g}{edge} |")
+        sweep.append(f"| {row['domain']} | {row['arm']} | {scores} | {row['chosen']:g}{edge} |")
     seeds = max(row["seeds"] for row in report["rows"])
     return f"""# {name}: {report["question"]}
 
@@ -140,7 +139,7 @@ looks, {size["new_words"]:g} times where the wording is new),
 
 ![{name}]({name}.svg)
 
-Learning rates, chosen before on validation clips with one seed (mean ROUGE-L):
+Learning rates, chosen before on validation clips with a seed of its own (ROUGE-L); `laboratory` takes those of `traffic`:
 
 {chr(10).join(sweep)}
 """

@@ -95,7 +95,7 @@ class Session:
                     self.command,
                     self.size,
                     rows_of(table, self.seeds, rates, self.size, results),
-                    [row for row in rows if row["arm"] in own],
+                    [row for row in rows if row["arm"] in own and row["domain"] in table.swept_on],
                     _machine(self.machine),
                 )
                 tell(f"{table.name}: {self.out / table.name}.md")
