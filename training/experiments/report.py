@@ -139,7 +139,8 @@ looks, {size["new_words"]:g} times where the wording is new),
 
 ![{name}]({name}.svg)
 
-Learning rates, chosen before on validation clips with a seed of its own (ROUGE-L); `laboratory` takes those of `traffic`:
+Learning rates, chosen before on validation clips with a seed of its own (ROUGE-L); `laboratory` takes those of
+`traffic`:
 
 {chr(10).join(sweep)}
 """
