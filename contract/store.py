@@ -82,7 +82,8 @@ class SummaryStore(SummaryListing):
     ) -> str:
         """Write a new record and queue its job, both or neither; the id that answers the request.
 
-        That is the record's own, or an earlier one's if the same request was made with the same key.
+        That is the record's own, or an earlier one's if the same request was made with the same key and its summary
+        is still there.
         `enqueue(pipeline, id)` puts the job's writes on the pipeline.
 
         Raises:
@@ -116,8 +117,9 @@ class SummaryStore(SummaryListing):
         quota.check(sum(unfinished), int(stored_bytes or 0) + more_bytes)
 
     def known_key(self, key: str, tenant: str = DEFAULT_TENANT) -> bool:
-        """Whether a tenant used an idempotency key before."""
-        return bool(self._redis.exists(keys.idempotency_key(key, tenant)))
+        """Whether a tenant used an idempotency key before, for a summary that is still there."""
+        raw = self._redis.get(keys.idempotency_key(key, tenant))
+        return raw is not None and self.exists(raw.decode().rpartition(" ")[2])
 
     def get(self, summary_id: str, *, tenant: str | None = None) -> SummaryRecord:
         """The record. To a tenant that is named, another's is not there.

@@ -92,7 +92,11 @@ class GatewaySettings(BaseSettings):
     tombstone_s: int = Field(
         default=30 * 86_400, ge=1, description="How long an expired id answers 410 before it answers 404."
     )
-    idempotency_s: int = Field(default=86_400, ge=1, description="How long an Idempotency-Key is remembered.")
+    idempotency_s: int = Field(
+        default=86_400,
+        ge=1,
+        description="How long an Idempotency-Key is remembered, while its summary is there.",
+    )
     sweep_s: float = Field(default=30.0, gt=0, description="Pause between two sweeps for what has expired.")
     log_level: LogLevel = Field(default="INFO", description="Least severe log messages that are written.")
     log_format: LogFormat = Field(

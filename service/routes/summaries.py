@@ -94,7 +94,8 @@ async def create_summary(
         str | None,
         Header(
             alias="Idempotency-Key",
-            description="Repeat a request with the same key and it is not done twice.",
+            description="Repeat a request with the same key and it is not done twice. Once its summary is deleted or "
+            "has expired, the key is free again.",
         ),
     ] = None,
 ) -> Response:
