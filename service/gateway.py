@@ -47,7 +47,12 @@ class Gateway:
     @property
     def upload_limits(self) -> UploadLimits:
         settings = self.settings
-        return UploadLimits(settings.max_upload_bytes, settings.upload_idle_s, settings.upload_timeout_s)
+        return UploadLimits(
+            settings.max_upload_bytes,
+            settings.upload_idle_s,
+            settings.upload_timeout_s,
+            settings.upload_bytes_per_s,
+        )
 
 
 def open_gateway(settings: GatewaySettings) -> Gateway:
@@ -56,9 +61,7 @@ def open_gateway(settings: GatewaySettings) -> Gateway:
     queue = open_queue(redis)
     store = SummaryStore(redis, settings.retention)
     blobs = LocalBlobStore(settings.blobs)
-    quotas = TenantQuotas(
-        redis, settings.usual_quota, settings.tenant_quotas, enforced=settings.auth_required
-    )
+    quotas = TenantQuotas(redis, settings.usual_quota, settings.tenant_quotas)
     return Gateway(
         settings=settings,
         redis=redis,

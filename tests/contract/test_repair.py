@@ -9,7 +9,6 @@ from redis import Redis
 from rq import Queue
 
 from contract import keys
-from contract.quotas import Quota
 from contract.records import Status
 from contract.repair import Repaired, repair
 from contract.result import SummaryResult
@@ -74,7 +73,7 @@ def test_an_entry_in_an_index_that_is_not_the_records_own_goes(
     assert [record.id for record in store.page(status=Status.SUCCEEDED).records] == [done]
     assert store.page(tenant="rival").records == ()
     assert redis.zscore(keys.EXPIRIES, waits) is None
-    store.check_quota(DEFAULT_TENANT, Quota(unfinished=2))
+    assert store.usage(DEFAULT_TENANT).unfinished == 1
 
 
 def test_an_unreadable_record_keeps_its_entries(
