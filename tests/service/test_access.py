@@ -174,6 +174,12 @@ class TestHealth:
         answer = CallerWithKey(guarded, "ops", [scope]).get("/readyz")
         assert answer.json()["workers"]["detail"] == told
 
+    def test_a_key_that_was_revoked_is_told_no_more_why(self, guarded: RunningGateway) -> None:
+        ops = CallerWithKey(guarded, "ops", [Scope.ADMIN])
+        assert ops.get("/readyz").json()["workers"]["detail"] == "0 alive"
+        ApiKeys(guarded.parts.redis).revoke(ops.key.id)
+        eventually(lambda: ops.get("/readyz").json()["workers"]["detail"] == "", seconds=2)
+
     def test_a_bad_key_is_no_reason_to_say_nothing(self, guarded: RunningGateway) -> None:
         answer = guarded.http.get("/readyz", headers={"Authorization": "Bearer vsm_x"})
         assert (answer.status_code, answer.json()["redis"]) == (503, {"ok": True, "detail": ""})
