@@ -113,14 +113,17 @@ def test_readyz_says_within_two_seconds_that_redis_is_silent_to_whom_it_knows_an
             wire.sendall(
                 f"GET /summaries HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {admin.token}\r\n\r\n".encode()
             )
-        eventually(
-            lambda: gateway.http.get("/readyz").status_code == 503
-        )  # what was seen before is old by now
-        for headers, told in (({}, ""), (admin.headers, "does not answer (TimeoutError)")):
+        took: list[float] = []
+
+        def told(headers: dict[str, str]) -> object:
             began = time.monotonic()
             answer = gateway.http.get("/readyz", headers=headers)
-            assert time.monotonic() - began < 3
-            assert (answer.status_code, answer.json()["redis"]) == (503, {"ok": False, "detail": told})
+            took.append(time.monotonic() - began)
+            return answer.json()["redis"]
+
+        eventually(lambda: told(admin.headers) == {"ok": False, "detail": "does not answer (TimeoutError)"})
+        assert told({}) == {"ok": False, "detail": ""}
+        assert 1 < max(took) < 3  # one of them looked
 
 
 @pytest.mark.parametrize("strike", [_fill, _make_replica])
