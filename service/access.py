@@ -91,13 +91,11 @@ class Access:
             return ANYBODY
         if token is None:
             return None
-        key = self._remembered(token, REMEMBER_S)
-        if key is None and redis_answers:
+        if redis_answers and self._remembered(token, REMEMBER_S) is None:
             with suppress(RedisError):
-                key = await to_thread.run_sync(self._probe.find, token, limiter=self._probing)
-                self._remember(token, key)
-        elif key is None:
-            key = self._remembered(token, LATELY_S)
+                found = await to_thread.run_sync(self._probe.find, token, limiter=self._probing)
+                self._remember(token, found)
+        key = self._remembered(token, LATELY_S)
         return None if key is None else _caller(key)
 
     def _needs_no_key(self, request: Request) -> bool:

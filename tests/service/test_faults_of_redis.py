@@ -123,7 +123,7 @@ def test_readyz_says_within_two_seconds_that_redis_is_silent_to_whom_it_knows_an
 
         eventually(lambda: told(admin.headers) == {"ok": False, "detail": "does not answer (TimeoutError)"})
         assert told({}) == {"ok": False, "detail": ""}
-        assert 1 < max(took) < 3  # one of them looked
+        assert 1 < max(took) < 4  # one of them looked; a busy machine adds to its two seconds
 
 
 @pytest.mark.parametrize("strike", [_fill, _make_replica])
