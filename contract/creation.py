@@ -19,13 +19,20 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 # ARGV: bound of the queue, the tenant, its bounds of unfinished summaries and of stored bytes (0: none), the bytes to
-# come; then the writes, each after the number of its words. A repeated call finds the record and writes nothing.
+# come, what the names of records begin with; then the writes, each after the number of its words. A repeated call finds
+# the record and writes nothing.
 _ADMIT = """
-local record, queued, own_queued, own_running, stored, idempotency = unpack(KEYS)
+local record, queued, own_queued, own_running, stored, expiries, idempotency = unpack(KEYS)
+local function is_there(id)
+  local expires_at = redis.call('ZSCORE', expiries, id)
+  local time = redis.call('TIME')
+  local expired = expires_at and tonumber(expires_at) <= time[1] + time[2] / 1e6
+  return not expired and redis.call('EXISTS', ARGV[6] .. id) == 1
+end
 if redis.call('EXISTS', record) == 1 then return {'created'} end
 if idempotency then
   local earlier = redis.call('GET', idempotency)
-  if earlier then return {'earlier', earlier} end
+  if earlier and is_there(string.match(earlier, '[^ ]+$')) then return {'earlier', earlier} end
 end
 local depth = redis.call('ZCARD', queued)
 if depth >= tonumber(ARGV[1]) then return {'full', depth} end
@@ -37,7 +44,7 @@ if most_unfinished > 0 or most_bytes > 0 then
     return {'quota', unfinished, bytes}
   end
 end
-local at = 6
+local at = 7
 while at <= #ARGV do
   local last = at + tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, last))
@@ -49,7 +56,10 @@ return {'created'}
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """A client's key, and a digest of all that makes its request what it is. Tenants' keys are apart."""
+    """A client's key, and a digest of all that makes its request what it is. Tenants' keys are apart.
+
+    A key stands for the summary that it made, as long as there is one: deleted or expired, the request begins anew.
+    """
 
     key: str
     fingerprint: str
@@ -82,10 +92,12 @@ class CreateScript:
             keys.index_key(Status.QUEUED, None),
             *(keys.index_key(status, None, tenant) for status in (Status.QUEUED, Status.RUNNING)),
             keys.STORED_BYTES,
+            keys.EXPIRIES,
         ]
         if idempotency is not None:
             touched.append(keys.idempotency_key(idempotency.key, idempotency.tenant))
         words = [max_queued, tenant, quota.unfinished, quota.stored_bytes, record.request.size_bytes]
+        words.append(keys.record_key(""))
         for command, _ in writes.command_stack:
             words += [len(command), *command]
         match self._script(touched, words):

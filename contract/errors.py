@@ -53,7 +53,7 @@ class Code(StrEnum):
     VIDEO_NO_FRAMES = "video.no_frames"
     VIDEO_NO_VIDEO_STREAM = "video.no_video_stream"
     VIDEO_TOO_LONG = "video.too_long"
-    VIDEO_TOO_LARGE = "video.too_large"
+    VIDEO_TOO_LARGE = "video.too_large"  # pictures, memory or streams over a limit; undecodable is damage
     VIDEO_MISSING = "video.missing"
     DECODE_TIMEOUT = "decode.timeout"
     DECODE_CRASHED = "decode.crashed"

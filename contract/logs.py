@@ -74,7 +74,10 @@ def _line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
         f" {name}={_escaped(str(value))}" for name, value in sorted(event.items()) if value is not None
     )
     line = f"{timestamp} {level.upper()} {logger}: {message}{bound}"
-    return line if traceback is None else f"{line}\n{traceback}"
+    if traceback is None:
+        return line
+    # Set in, so that what an exception says begins no line of its own.
+    return "\n  ".join([line, *(_escaped(part) for part in str(traceback).split("\n"))])
 
 
 def _escaped(text: str) -> str:

@@ -26,9 +26,13 @@ class Quota(Part):
         if self.unfinished and unfinished >= self.unfinished:
             raise QuotaExceeded(
                 Code.QUOTA_CONCURRENCY,
-                f"{unfinished} of your summaries are unfinished, as many as may be at once.",
+                f"{unfinished} of your summaries are unfinished or being sent, as many as may be at once.",
                 _UNFINISHED_RETRY_S,
             )
+        self.check_bytes(stored_bytes)
+
+    def check_bytes(self, stored_bytes: int) -> None:
+        """Raises QuotaExceeded where so many bytes are too many."""
         if self.stored_bytes and stored_bytes > self.stored_bytes:
             raise QuotaExceeded(
                 Code.QUOTA_STORAGE,
@@ -36,6 +40,13 @@ class Quota(Part):
                 "summaries, or wait until some expire.",
                 _STORAGE_RETRY_S,
             )
+
+
+class Usage(Part):
+    """What a tenant has, of what a Quota bounds."""
+
+    unfinished: NonNegativeInt = 0
+    stored_bytes: NonNegativeInt = 0
 
 
 NO_QUOTA = Quota()

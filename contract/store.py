@@ -27,7 +27,7 @@ from contract.errors import (
 )
 from contract.listing import SummaryListing
 from contract.queue import MAX_ATTEMPTS
-from contract.quotas import NO_QUOTA, Quota
+from contract.quotas import NO_QUOTA, Quota, Usage
 from contract.records import JobError, Progress, Status, SummaryRecord, decode, encode
 from contract.result import SummaryResult
 from contract.tenants import DEFAULT_TENANT
@@ -82,7 +82,8 @@ class SummaryStore(SummaryListing):
     ) -> str:
         """Write a new record and queue its job, both or neither; the id that answers the request.
 
-        That is the record's own, or an earlier one's if the same request was made with the same key.
+        That is the record's own, or an earlier one's if the same request was made with the same key and its summary
+        is still there.
         `enqueue(pipeline, id)` puts the job's writes on the pipeline.
 
         Raises:
@@ -104,20 +105,19 @@ class SummaryStore(SummaryListing):
             except (RedisAway, RedisSilent) as error:
                 raise OutcomeUnknown(record.id) from error
 
-    def check_quota(self, tenant: str, quota: Quota, more_bytes: int = 0) -> None:
-        """Whether the tenant may have one more summary, of so many bytes. Raises QuotaExceeded."""
-        if quota == NO_QUOTA:
-            return
+    def usage(self, tenant: str) -> Usage:
+        """What the tenant has."""
         with self._redis.pipeline() as pipe:
             for status in (Status.QUEUED, Status.RUNNING):
                 pipe.zcard(keys.index_key(status, None, tenant))
             pipe.hget(keys.STORED_BYTES, tenant)
             *unfinished, stored_bytes = pipe.execute()
-        quota.check(sum(unfinished), int(stored_bytes or 0) + more_bytes)
+        return Usage(unfinished=sum(unfinished), stored_bytes=int(stored_bytes or 0))
 
     def known_key(self, key: str, tenant: str = DEFAULT_TENANT) -> bool:
-        """Whether a tenant used an idempotency key before."""
-        return bool(self._redis.exists(keys.idempotency_key(key, tenant)))
+        """Whether a tenant used an idempotency key before, for a summary that is still there."""
+        raw = self._redis.get(keys.idempotency_key(key, tenant))
+        return raw is not None and self.exists(raw.decode().rpartition(" ")[2])
 
     def get(self, summary_id: str, *, tenant: str | None = None) -> SummaryRecord:
         """The record. To a tenant that is named, another's is not there.

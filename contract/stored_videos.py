@@ -25,6 +25,25 @@ if note then
 end
 """
 
+# In one step of Redis: what is written meanwhile would not be in the sum.
+_RECOUNT = """
+local sums = {}
+local notes = redis.call('HVALS', KEYS[1])
+for _, note in ipairs(notes) do
+  local bytes, tenant = string.match(note, '^(%d+) (.+)$')
+  sums[tenant] = (sums[tenant] or 0) + tonumber(bytes)
+end
+for _, tenant in ipairs(redis.call('HKEYS', KEYS[2])) do sums[tenant] = sums[tenant] or 0 end
+local wrong = 0
+for tenant, bytes in pairs(sums) do
+  if tonumber(redis.call('HGET', KEYS[2], tenant) or 0) ~= bytes then
+    redis.call('HSET', KEYS[2], tenant, string.format('%.0f', bytes))
+    wrong = wrong + 1
+  end
+end
+return wrong
+"""
+
 
 def note(pipe: Pipeline, record: SummaryRecord) -> None:
     """A new summary's video counts from now on."""
@@ -36,6 +55,11 @@ def note(pipe: Pipeline, record: SummaryRecord) -> None:
 def forget(pipe: Pipeline, summary_id: str) -> None:
     """The summary is gone, and its video with it."""
     pipe.eval(_FORGET, 2, keys.STORED_VIDEOS, keys.STORED_BYTES, summary_id)
+
+
+def recount(redis: Redis) -> int:
+    """Put right what does not come to the bytes of its videos; how many tenants' it was."""
+    return redis.eval(_RECOUNT, 2, keys.STORED_VIDEOS, keys.STORED_BYTES)
 
 
 def tenant_of(redis: Redis, summary_id: str) -> str | None:

@@ -60,6 +60,12 @@ class AdapterRefused(AdapterError):
         super().__init__(domain, version, f"adapter {name} is refused: {reason}")
         self.reason = reason
 
+    @property
+    def for_tenants(self) -> str:
+        """Without the reason: it tells of files, and is for whoever runs the service."""
+        what = "the adapter" if self.version is None else f"version {self.version}"
+        return f"{what} of '{self.domain}' can't be used"
+
 
 class PublishRefused(ModelStoreError):
     """What was staged is not a complete, sound adapter; nothing became visible."""

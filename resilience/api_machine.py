@@ -89,11 +89,11 @@ class ApiMachine(RuleBasedStateMachine):
         key=st.sampled_from(["a", "b"]),
     )
     def submit_with_a_key(self, tenant: int, video: int, key: str) -> Known:
-        """The same key and video: the same summary, whatever became of it. Another video: 409."""
+        """The same key and video: the same summary while it is there. Another video: 409. Gone: the key is free."""
         name = f"{self.walk}-{key}"
         answer = self._submit(tenant, VIDEOS[video], name)
         first = self.keys.get((tenant, key))
-        if first is None:
+        if first is None or first[1].status is None:
             made = self._note(answer, tenant)
             self.keys[tenant, key] = (video, made)
             return made

@@ -22,8 +22,9 @@ FRAMES = "frames"
 _REFUSED = frozenset({Code.VIDEO_UNSUPPORTED_CONTAINER})
 _DAMAGED = frozenset({Code.VIDEO_UNDECODABLE, Code.VIDEO_NO_FRAMES, Code.VIDEO_NO_VIDEO_STREAM})
 _TOO_LONG = frozenset({Code.VIDEO_TOO_LONG})
+_TOO_LARGE = frozenset({Code.VIDEO_TOO_LARGE})
 _PLAYED = frozenset({FRAMES})
-_ANNOUNCED = _DAMAGED | _PLAYED
+_ANNOUNCED = _TOO_LARGE | _DAMAGED | _PLAYED
 """What a container says of a picture's size binds nobody: the coded picture's own counts."""
 
 _SAMPLES = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
@@ -172,10 +173,8 @@ def _too_long() -> Iterator[Attack]:
 
 
 def _bombs() -> Iterator[Attack]:
-    yield Attack("bomb", "vp9 that shows one 4K picture 50000 times", _vp9_bomb(50_000), _DAMAGED)
-    yield Attack(
-        "bomb", "vp9 that shows one 4K picture 1000001 times", _vp9_bomb(1_000_001), _TOO_LONG | _DAMAGED
-    )
+    yield Attack("bomb", "vp9 that shows one 4K picture 50000 times", _vp9_bomb(50_000), _TOO_LARGE)
+    yield Attack("bomb", "vp9 that shows one 4K picture 1000001 times", _vp9_bomb(1_000_001), _TOO_LONG)
     mp4 = write("mp4", "h264")
     billions = edited(mp4, (*_SAMPLES, b"stsz"), lambda _: struct.pack(">III", 0, 1, 0xFFFFFFFF))
     billions = edited(billions, (*_SAMPLES, b"stts"), lambda _: struct.pack(">IIII", 0, 1, 0xFFFFFFFF, 1))
@@ -183,11 +182,13 @@ def _bombs() -> Iterator[Attack]:
         "bomb",
         "mp4 of four billion samples of a byte",
         billions,
-        _DAMAGED | _TOO_LONG | {Code.DECODE_TIMEOUT},
+        _DAMAGED | _TOO_LONG | _TOO_LARGE | {Code.DECODE_TIMEOUT},
     )
     zeros = zlib.compress(box(b"free", bytes(512 << 20)), 9)
     packed = box(b"dcom", b"zlib") + box(b"cmvd", struct.pack(">I", 512 << 20) + zeros)
-    yield Attack("bomb", "mov whose header unpacks to 512 MiB", _movie(box(b"cmov", packed)), _DAMAGED)
+    yield Attack(
+        "bomb", "mov whose header unpacks to 512 MiB", _movie(box(b"cmov", packed)), _TOO_LARGE | _DAMAGED
+    )
 
 
 def _timestamps() -> Iterator[Attack]:
@@ -281,7 +282,7 @@ def _structures() -> Iterator[Attack]:
     )
     yield Attack("structure", "matroska of tags in tags", deep, _DAMAGED)
     tracks = edited(mp4, (b"moov",), lambda body: body + body[body.index(b"trak") - 4 :] * 300)
-    yield Attack("structure", "mp4 of 300 tracks", tracks, _DAMAGED)
+    yield Attack("structure", "mp4 of 300 tracks", tracks, _TOO_LARGE)
     for codec, name in (
         (b"rawv", "rawvideo"),
         (b"WMV3", "wmv3"),

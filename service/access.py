@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from fastapi.security import HTTPBearer, SecurityScopes
 from redis.exceptions import RedisError
@@ -18,6 +21,8 @@ from service.origin import from_elsewhere
 from service.problems import ApiError
 
 REMEMBER_S = 1.0  # how long a key is believed without asking Redis again: a revoked one lives on so long
+LATELY_S = 600.0  # how long it is believed where Redis can't be asked, to be told that and no more
+_LOOKUPS = 4  # for /readyz at a time
 CHALLENGE = 'Bearer realm="visum"'
 
 
@@ -40,10 +45,14 @@ class Access:
     `required` False: nobody is asked for one, except, unless `anybody`, who comes from elsewhere than this machine.
     """
 
-    def __init__(self, keys: ApiKeys, *, required: bool, anybody: bool) -> None:
-        self._keys = keys
+    def __init__(self, keys: ApiKeys, *, probe: ApiKeys, required: bool, anybody: bool) -> None:
+        """`probe` holds the same keys, and soon gives up."""
+        self._keys, self._probe = keys, probe
+        self._probing = CapacityLimiter(_LOOKUPS)
         self._required, self._anybody = required, anybody
-        self._known: dict[str, tuple[float, ApiKey]] = {}  # by token; only what Redis has confirmed gets in
+        self._known: dict[
+            str, tuple[float, ApiKey]
+        ] = {}  # by token: when Redis confirmed it, the latest last
 
     async def caller(self, request: Request, token: str | None) -> Caller:
         """Who sends this request, with this token.
@@ -51,7 +60,7 @@ class Access:
         Raises:
             ApiError: 401, there is no token or it is not good. RedisError: nobody knows.
         """
-        if not self._required and (self._anybody or not from_elsewhere(request)):
+        if self._needs_no_key(request):
             return ANYBODY
         if token is None:
             raise ApiError(
@@ -59,28 +68,55 @@ class Access:
                 "Send an API key: Authorization: Bearer vsm_…",
                 headers={"WWW-Authenticate": CHALLENGE},
             )
-        key = self._remembered(token) or await run_in_threadpool(self._keys.find, token)
+        key = self._remembered(token, REMEMBER_S)
+        if key is None:
+            key = await run_in_threadpool(self._keys.find, token)
+            self._remember(token, key)
         if key is None:
             raise ApiError(
                 Code.AUTH_INVALID,
                 "This API key is not known, or was revoked.",
                 headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'},
             )
-        if token not in self._known:
-            self._remember(token, key)
-        return Caller(key.tenant, frozenset(key.scopes), key.id)
+        return _caller(key)
 
-    def _remembered(self, token: str) -> ApiKey | None:
-        until, key = self._known.get(token, (0.0, None))
-        if time.monotonic() < until:
-            return key
+    async def caller_if_known(
+        self, request: Request, token: str | None, *, redis_answers: bool
+    ) -> Caller | None:
+        """Who sends it, for a route that is open to anybody: a key that is bad, or can't be checked, is like none.
+
+        Where Redis is away, one that it confirmed lately is believed: its owner is to be told so.
+        """
+        if self._needs_no_key(request):
+            return ANYBODY
+        if token is None:
+            return None
+        if redis_answers and self._remembered(token, REMEMBER_S) is None:
+            with suppress(RedisError):
+                found = await to_thread.run_sync(self._probe.find, token, limiter=self._probing)
+                self._remember(token, found)
+        key = self._remembered(token, LATELY_S)
+        return None if key is None else _caller(key)
+
+    def _needs_no_key(self, request: Request) -> bool:
+        return not self._required and (self._anybody or not from_elsewhere(request))
+
+    def _remembered(self, token: str, seconds: float) -> ApiKey | None:
+        confirmed_at, key = self._known.get(token, (-math.inf, None))
+        return key if time.monotonic() < confirmed_at + seconds else None
+
+    def _remember(self, token: str, key: ApiKey | None) -> None:
+        """What Redis said of a token just now."""
         self._known.pop(token, None)
-        return None
-
-    def _remember(self, token: str, key: ApiKey) -> None:
         now = time.monotonic()
-        self._known = {known: (until, of) for known, (until, of) in self._known.items() if now < until}
-        self._known[token] = (now + REMEMBER_S, key)
+        if key is not None:
+            self._known[token] = (now, key)
+        while self._known and next(iter(self._known.values()))[0] + LATELY_S <= now:
+            del self._known[next(iter(self._known))]
+
+
+def _caller(key: ApiKey) -> Caller:
+    return Caller(key.tenant, frozenset(key.scopes), key.id)
 
 
 class ApiKeyBearer(HTTPBearer):
@@ -108,13 +144,10 @@ caller_of = ApiKeyBearer(
 )
 
 
-async def caller_if_known(request: Request) -> Caller | None:
-    """Who asks, for a route that is open to anybody: a key that is bad, or not to be checked, is as good as none."""
+async def caller_if_known(request: Request, *, redis_answers: bool) -> Caller | None:
+    """Who asks, for a route that is open to anybody."""
     access: Access = request.app.state.gateway.access
-    try:
-        return await access.caller(request, _token(request))
-    except (ApiError, RedisError):
-        return None
+    return await access.caller_if_known(request, _token(request), redis_answers=redis_answers)
 
 
 def _token(request: Request) -> str | None:

@@ -14,14 +14,17 @@ from rq import Queue
 from contract import tracing
 from contract.blobs import BlobStore
 from contract.creation import Idempotency
-from contract.errors import Code, ContractError, OutcomeUnknown, QueueFull, StorageFull
+from contract.errors import Code, ContractError, OutcomeUnknown, QueueFull
 from contract.queue import enqueue
+from contract.quotas import NO_QUOTA, Usage
 from contract.records import SummaryRecord, SummaryRequest
 from contract.store import SummaryStore
 from contract.waiting import seconds_until_served
+from service.access import Caller
 from service.problems import ApiError
 from service.quotas import TenantQuotas
-from service.uploads import FORM_OVERHEAD_BYTES, Upload
+from service.upload_room import Allowance
+from service.uploads import Upload
 
 MAX_KEY = 255
 
@@ -55,23 +58,24 @@ class Admission:
         self._max_queue, self._min_free_bytes = max_queue, min_free_bytes
         self._now = clock
 
-    def check_room(self, announced_bytes: int, outstanding_bytes: int, key: str | None, tenant: str) -> None:
-        """Refuse before the upload is read what would be refused after it. `outstanding_bytes` are those that are still
-        to come of all uploads that are under way, this one's `announced_bytes` among them.
+    def allowance(self, key: str | None, caller: Caller) -> Allowance:
+        """What there is for an upload before it is read; what would be refused after it is refused now.
+
+        A request that was made before adds nothing to what its tenant has: it is bounded by others under way alone.
 
         Raises:
-            QuotaExceeded, QueueFull, StorageFull, RedisError.
+            QuotaExceeded, QueueFull, RedisError.
         """
-        self._quotas.count_submit(tenant)
-        if key is None or not self._store.known_key(key, tenant):
-            video_bytes = max(0, announced_bytes - FORM_OVERHEAD_BYTES)  # at least so many
-            self._store.check_quota(tenant, self._quotas.of(tenant), video_bytes)
+        self._quotas.count_submit(caller)
+        quota, used = self._quotas.of(caller), Usage()
+        if key is None or not self._store.known_key(key, caller.tenant):
+            if quota != NO_QUOTA:
+                used = self._store.usage(caller.tenant)
             depth = self._store.queued()
             if depth >= self._max_queue:
                 raise self._full(depth)
         free = self._blobs.free_bytes()
-        if free is not None and free - outstanding_bytes < self._min_free_bytes:
-            raise StorageFull("the disk of the videos is at its floor")
+        return Allowance(quota, used, None if free is None else free - self._min_free_bytes)
 
     def _full(self, depth: int) -> QueueFull:
         return QueueFull(
@@ -79,7 +83,13 @@ class Admission:
         )
 
     def admit(
-        self, upload: Upload, summary_id: str, key: str | None, *, tenant: str, request_id: str | None = None
+        self,
+        upload: Upload,
+        summary_id: str,
+        key: str | None,
+        *,
+        caller: Caller,
+        request_id: str | None = None,
     ) -> str:
         """Write the record and queue its job, both or neither; the id that answers the request.
 
@@ -91,20 +101,20 @@ class Admission:
         """
         record = SummaryRecord(
             id=summary_id,
-            tenant=tenant,
+            tenant=caller.tenant,
             created_at=self._now(),
             request=_request(upload),
             request_id=request_id,
             traceparent=tracing.traceparent(),
         )
-        idempotency = None if key is None else Idempotency(key, fingerprint(upload), tenant)
+        idempotency = None if key is None else Idempotency(key, fingerprint(upload), caller.tenant)
         try:
             answer = self._store.create(
                 record,
                 enqueue=lambda pipe, job_id: enqueue(self._queue, job_id, pipeline=pipe),
                 max_queued=self._max_queue,
                 idempotency=idempotency,
-                quota=self._quotas.of(tenant),
+                quota=self._quotas.of(caller),
             )
         except OutcomeUnknown:
             raise  # the job may be queued, and then it needs its video; if not, the sweep removes it

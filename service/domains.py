@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,13 @@ from redis import Redis
 
 from contract.records import AUTO_DOMAIN
 from contract.serving import ServedBackbone, served_backbone
-from model_store.errors import AdapterError
+from model_store.errors import AdapterNotFound, AdapterRefused
 from model_store.manifest import GENERAL_DOMAIN
 from model_store.registry import AdapterEntry, AdapterRegistry
 from model_store.signatures import NOBODY, TrustedKeys
 from service.problems import InvalidField
+
+log = logging.getLogger(__name__)
 
 
 class DomainCatalog:
@@ -60,8 +63,11 @@ class DomainCatalog:
             raise InvalidField("adapter_version", f"needs a domain with adapters, and '{domain}' has none")
         try:
             self.registry().get(domain, version)
-        except AdapterError as error:
-            raise InvalidField("adapter_version", str(error)) from error
+        except AdapterNotFound as missing:
+            raise InvalidField("adapter_version", str(missing)) from missing
+        except AdapterRefused as refusal:
+            log.warning("%s", refusal)
+            raise InvalidField("adapter_version", refusal.for_tenants) from refusal
 
     def versions(self) -> dict[str, list[AdapterEntry]]:
         """The usable versions of every domain that has any, oldest first, as one look finds them."""

@@ -183,7 +183,7 @@ _DETAILS = {
     Code.AUTH_INVALID: "This API key is not known, or was revoked.",
     Code.AUTH_FORBIDDEN: "This API key lacks the scope 'summaries'.",
     Code.QUOTA_RATE: "You may submit 600 videos a minute.",
-    Code.QUOTA_CONCURRENCY: "50 of your summaries are unfinished, as many as may be at once.",
+    Code.QUOTA_CONCURRENCY: "50 of your summaries are unfinished or being sent, as many as may be at once.",
     Code.QUOTA_STORAGE: "Your videos may take 107374182400 bytes in all, and this one is too many: delete summaries, "
     "or wait until some expire.",
     Code.REQUEST_MALFORMED: "The body is not valid multipart/form-data.",

@@ -21,6 +21,7 @@ from service.domains import DomainCatalog
 from service.metrics import GatewayMetrics
 from service.polling import Poller
 from service.quotas import TenantQuotas
+from service.readiness import Lookout
 from service.settings import GatewaySettings
 from service.upload_room import UploadRoom
 from service.uploads import UploadLimits
@@ -42,23 +43,27 @@ class Gateway:
     metrics: GatewayMetrics
     upload_room: UploadRoom
     probe: Redis  # for /readyz: it asks once, and soon gives up
+    lookout: Lookout
     draining: Event = field(default_factory=Event)  # set once this gateway was told to end
 
     @property
     def upload_limits(self) -> UploadLimits:
         settings = self.settings
-        return UploadLimits(settings.max_upload_bytes, settings.upload_idle_s, settings.upload_timeout_s)
+        return UploadLimits(
+            settings.max_upload_bytes,
+            settings.upload_idle_s,
+            settings.upload_timeout_s,
+            settings.upload_bytes_per_s,
+        )
 
 
 def open_gateway(settings: GatewaySettings) -> Gateway:
     """Wire the parts. Nothing is asked of Redis yet: the gateway starts without it and says so in /readyz."""
-    redis = connect(settings.redis_url)
+    redis, probe = connect(settings.redis_url), connect_once(settings.redis_url)
     queue = open_queue(redis)
     store = SummaryStore(redis, settings.retention)
     blobs = LocalBlobStore(settings.blobs)
-    quotas = TenantQuotas(
-        redis, settings.usual_quota, settings.tenant_quotas, enforced=settings.auth_required
-    )
+    quotas = TenantQuotas(redis, settings.usual_quota, settings.tenant_quotas)
     return Gateway(
         settings=settings,
         redis=redis,
@@ -66,14 +71,20 @@ def open_gateway(settings: GatewaySettings) -> Gateway:
         store=store,
         poller=Poller(connect_async(settings.redis_url), store),
         blobs=blobs,
-        access=Access(ApiKeys(redis), required=settings.auth_required, anybody=settings.auth == "off"),
+        access=Access(
+            ApiKeys(redis),
+            probe=ApiKeys(probe),
+            required=settings.auth_required,
+            anybody=settings.auth == "off",
+        ),
         admission=Admission(
             store, blobs, queue, quotas, max_queue=settings.max_queue, min_free_bytes=settings.min_free_bytes
         ),
         catalog=DomainCatalog(redis, adapter_roots(settings.store), settings.trusted),
         metrics=GatewayMetrics(store, queue),
         upload_room=UploadRoom(settings.max_uploads),
-        probe=connect_once(settings.redis_url),
+        probe=probe,
+        lookout=Lookout(probe, blobs, min_free_bytes=settings.min_free_bytes),
     )
 
 

@@ -46,7 +46,7 @@ class GatewaySettings(BaseSettings):
     quota_submits_per_minute: int = Field(
         default=600,
         ge=0,
-        description="Uploads a minute of one tenant; 0: any. Quotas hold where keys are needed.",
+        description="Uploads a minute of one tenant; 0: any. Quotas hold for whoever needs a key.",
     )
     quota_unfinished: int = Field(
         default=50, ge=0, description="Summaries of one tenant that may wait or run at once; 0: any."
@@ -92,7 +92,11 @@ class GatewaySettings(BaseSettings):
     tombstone_s: int = Field(
         default=30 * 86_400, ge=1, description="How long an expired id answers 410 before it answers 404."
     )
-    idempotency_s: int = Field(default=86_400, ge=1, description="How long an Idempotency-Key is remembered.")
+    idempotency_s: int = Field(
+        default=86_400,
+        ge=1,
+        description="How long an Idempotency-Key is remembered, while its summary is there.",
+    )
     sweep_s: float = Field(default=30.0, gt=0, description="Pause between two sweeps for what has expired.")
     log_level: LogLevel = Field(default="INFO", description="Least severe log messages that are written.")
     log_format: LogFormat = Field(
@@ -118,6 +122,12 @@ class GatewaySettings(BaseSettings):
     )
     upload_idle_s: float = Field(
         default=60.0, gt=0, description="An upload that sends nothing for so long is cut."
+    )
+    upload_bytes_per_s: int = Field(
+        default=8192,
+        ge=0,
+        description="An upload that has come in slower than this on average, VISUM_UPLOAD_IDLE_S after it began or "
+        "later, is cut; 0: none.",
     )
     upload_timeout_s: float = Field(
         default=3600.0, gt=0, description="An upload that is not complete after so long is cut."

@@ -1,15 +1,18 @@
-"""How many uploads one gateway reads at once, and how much disk those under way are still going to take."""
+"""How many uploads one gateway reads at once, and what those under way take of the disk and of tenants' quotas."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from contract.errors import Code
+from contract.errors import Code, StorageFull
+from contract.quotas import Quota, Usage
 from service.problems import ApiError
 
+FORM_OVERHEAD_BYTES = 2**20  # text fields, boundaries and headers around the file
 LONGEST_WAIT_S = 60
 _NEWEST_SHARE = 0.2  # of the mean: about the last ten uploads count
 
@@ -19,46 +22,98 @@ class TooManyUploads(ApiError):
 
     def __init__(self, limit: int, retry_after_s: int) -> None:
         super().__init__(
-            Code.SERVICE_TOO_MANY_UPLOADS, f"{limit} uploads are under way already; try again shortly."
+            Code.SERVICE_TOO_MANY_UPLOADS,
+            f"{limit} uploads are under way already; try again shortly.",
+            headers={"Retry-After": str(retry_after_s)},
         )
-        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What an upload finds when it begins: its tenant's bounds, what of them is used, and the room on the disk."""
+
+    quota: Quota
+    used: Usage
+    free_bytes: int | None  # above the floor; None where the store has no bound
 
 
 class Place:
-    """One upload's: the bytes that it announced and that have not come in yet."""
+    """One upload's. Let in, it counts towards its tenant's quota and the room on the disk, until its record does."""
 
-    def __init__(self, announced_bytes: int) -> None:
-        self.outstanding_bytes = announced_bytes
+    def __init__(self, room: UploadRoom, tenant: str, announced_bytes: int) -> None:
+        self._room, self.tenant = room, tenant
+        self.announced_bytes, self.received_bytes = announced_bytes, 0
+        self.allowance: Allowance | None = None
+
+    @property
+    def outstanding_bytes(self) -> int:
+        """What was announced and has not come in yet."""
+        return max(0, self.announced_bytes - self.received_bytes)
+
+    @property
+    def video_bytes(self) -> int:
+        """How large the video is, at least."""
+        return max(self.announced_bytes - FORM_OVERHEAD_BYTES, self.received_bytes)
+
+    def let_in(self, allowance: Allowance) -> None:
+        """It may be read, beside its tenant's others and within the room of the disk.
+
+        Raises:
+            QuotaExceeded, StorageFull.
+        """
+        others, used = self._room.counting(self.tenant), allowance.used
+        stored_bytes = used.stored_bytes + sum(place.video_bytes for place in (*others, self))
+        allowance.quota.check(used.unfinished + len(others), stored_bytes)
+        free, needed = allowance.free_bytes, self._room.outstanding_bytes + self.outstanding_bytes
+        if free is not None and free < needed:
+            raise StorageFull("the disk of the videos is at its floor")
+        self.allowance = allowance
 
     def received(self, size: int) -> None:
-        self.outstanding_bytes = max(0, self.outstanding_bytes - size)
+        """So many bytes of the video have come in. Raises QuotaExceeded where they are more than were counted on."""
+        counted = self.video_bytes
+        self.received_bytes += size
+        if self.allowance is not None and self.video_bytes > counted:
+            under_way = sum(place.video_bytes for place in self._room.counting(self.tenant))
+            self.allowance.quota.check_bytes(self.allowance.used.stored_bytes + under_way)
+
+    def complete(self) -> None:
+        """All of it is here, and its record will count: it must not do so twice."""
+        self.allowance = None
 
 
 class UploadRoom:
     """Places for uploads, of one event loop."""
 
-    def __init__(self, max_uploads: int) -> None:
+    def __init__(self, max_uploads: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_uploads = max_uploads
         self._places: set[Place] = set()
         self._mean_s: float | None = None
+        self._clock = clock
 
     @property
     def outstanding_bytes(self) -> int:
         """What the uploads under way have announced and not sent: room on the disk that is as good as taken."""
-        return sum(place.outstanding_bytes for place in self._places)
+        return sum(place.outstanding_bytes for place in self.counting())
+
+    def counting(self, tenant: str | None = None) -> list[Place]:
+        """The places that were let in, of one tenant or of all."""
+        return [
+            place for place in self._places if place.allowance is not None and tenant in (None, place.tenant)
+        ]
 
     @contextmanager
-    def place(self, announced_bytes: int) -> Iterator[Place]:
+    def place(self, tenant: str, announced_bytes: int) -> Iterator[Place]:
         """A place while the block lasts. Raises TooManyUploads."""
         if len(self._places) >= self._max_uploads:
             raise TooManyUploads(self._max_uploads, self._retry_after_s())
-        place, began = Place(announced_bytes), time.monotonic()
+        place, began = Place(self, tenant, announced_bytes), self._clock()
         self._places.add(place)
         try:
             yield place
         finally:
             self._places.remove(place)
-            self._note(time.monotonic() - began)
+            self._note(self._clock() - began)
 
     def _note(self, seconds: float) -> None:
         mean = seconds if self._mean_s is None else self._mean_s

@@ -15,9 +15,9 @@ from contract.errors import Code
 from service.fields import MAX_FIELD_BYTES, OptionFields, Options
 from service.multipart import FormStream, PartBegins, PartData, PartEnds, boundary_of
 from service.problems import ApiError, InvalidField
+from service.upload_room import FORM_OVERHEAD_BYTES
 from service.video_sink import StoredVideo, VideoSink
 
-FORM_OVERHEAD_BYTES = 2**20  # text fields, boundaries and headers around the file
 MAX_FILENAME = 255
 _LENGTH = re.compile(r"[0-9]{1,19}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -25,11 +25,15 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """Bounds of one upload. `idle_s` bounds its silences, `total_s` all of it."""
+    """Bounds of one upload. `idle_s` bounds its silences, `total_s` all of it.
+
+    `bytes_per_s` is what has to come in at least, on an average from the beginning, once `idle_s` are over.
+    """
 
     max_bytes: int
     idle_s: float
     total_s: float
+    bytes_per_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,10 @@ class Upload:
 
 
 class UploadBody:
-    """A request's body in chunks, bounded in size, in silence and in time. `complete` once it was read to its end."""
+    """A request's body in chunks, bounded in size, in silence, in time and in slowness.
+
+    `complete` once it was read to its end.
+    """
 
     def __init__(self, request: Request, limits: UploadLimits) -> None:
         self._request, self._limits = request, limits
@@ -61,32 +68,39 @@ class UploadBody:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Raises ApiError (408, 413), ClientDisconnect."""
-        room = self._limits.max_bytes + FORM_OVERHEAD_BYTES
         stream = self._request.stream()
         clock = asyncio.get_running_loop().time
-        ends_at = clock() + self._limits.total_s
+        began, received = clock(), 0
         while True:
+            ends_at = began + self._longest_s(received)
+            silent_at = clock() + self._limits.idle_s
             if clock() >= ends_at:
-                raise self._too_slow()
+                raise self._too_slow(received)
             try:
-                async with asyncio.timeout_at(min(ends_at, clock() + self._limits.idle_s)):
+                async with asyncio.timeout_at(min(ends_at, silent_at)):
                     chunk = await anext(stream, None)
             except TimeoutError as error:
-                if clock() >= ends_at:
-                    raise self._too_slow() from error
-                raise ApiError(Code.REQUEST_TIMEOUT, "The upload stopped coming in.") from error
+                if clock() >= silent_at:
+                    raise ApiError(Code.REQUEST_TIMEOUT, "The upload stopped coming in.") from error
+                raise self._too_slow(received) from error
             if chunk is None:
                 self.complete = True
                 return
-            room -= len(chunk)
-            if room < 0:
+            received += len(chunk)
+            if received > self._limits.max_bytes + FORM_OVERHEAD_BYTES:
                 raise self._too_large()
             yield chunk
 
-    def _too_slow(self) -> ApiError:
-        return ApiError(
-            Code.REQUEST_TIMEOUT, f"The upload was not complete after {self._limits.total_s:g} seconds."
-        )
+    def _longest_s(self, received: int) -> float:
+        """How long an upload may take of which so much is there: until its average falls below the least one."""
+        limits = self._limits
+        if not limits.bytes_per_s:
+            return limits.total_s
+        return min(limits.total_s, max(limits.idle_s, received / limits.bytes_per_s))
+
+    def _too_slow(self, received: int) -> ApiError:
+        after = f"after {self._longest_s(received):g} seconds"
+        return ApiError(Code.REQUEST_TIMEOUT, f"The upload was not complete {after}; {received} bytes were.")
 
     def _too_large(self) -> ApiError:
         return ApiError(

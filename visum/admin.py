@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,20 +14,23 @@ app = typer.Typer(help="Look after a running service.", no_args_is_help=True)
 
 @app.command()
 def stats(
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the `visum serve` to look at (VISUM_DATA_DIR).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON record, for scripts.")] = False,
 ) -> None:
-    """How much there is of everything, on VISUM_REDIS_URL and in the folder of videos."""
+    """How much there is of everything, in the Redis of the gateways and in the folder of videos."""
     from contract.blobs import LocalBlobStore
     from contract.queue import open_queue
     from contract.stats import collect
     from contract.store import SummaryStore
     from service.connection import connect
     from service.settings import GatewaySettings
-    from visum.settings import read_settings
+    from visum.settings import OperatorSettings, read_settings
 
-    settings = read_settings(GatewaySettings)
-    with connect(settings.redis_url) as redis:
-        found = collect(redis, SummaryStore(redis), open_queue(redis), LocalBlobStore(settings.blobs))
+    blobs = LocalBlobStore(read_settings(GatewaySettings, data_dir=data_dir).blobs)
+    with connect(read_settings(OperatorSettings, data_dir=data_dir).address) as redis:
+        found = collect(redis, SummaryStore(redis), open_queue(redis), blobs)
     if as_json:
         typer.echo(found.model_dump_json())
         return

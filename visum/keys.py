@@ -12,7 +12,7 @@ from rich.table import Table
 
 from contract.api_keys import ApiKey, ApiKeys, Scope
 from visum.errors import CliError, UsageError
-from visum.settings import KeysSettings, read_settings
+from visum.settings import OperatorSettings, read_settings
 from visum.terminal import answer_console, print_json, status_console
 
 app = typer.Typer(help="API keys: who may talk to the gateways, as which tenant.", no_args_is_help=True)
@@ -88,7 +88,7 @@ def _keys(data_dir: Path | None) -> Iterator[ApiKeys]:
     """The keys in the Redis that the gateways use: the named one, or that of `visum serve` on this machine."""
     from redis import Redis
 
-    settings = read_settings(KeysSettings, data_dir=data_dir)
+    settings = read_settings(OperatorSettings, data_dir=data_dir)
     with Redis.from_url(settings.address, socket_connect_timeout=5, socket_timeout=5) as redis:
         yield ApiKeys(redis)
 

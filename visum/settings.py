@@ -84,8 +84,8 @@ class ClientSettings(BaseSettings):
         return None if self.api_key is None else self.api_key.get_secret_value()
 
 
-class KeysSettings(BaseSettings):
-    """`visum keys`: where the keys are kept."""
+class OperatorSettings(BaseSettings):
+    """`visum keys` and `visum admin`: which Redis is that of the gateways."""
 
     model_config = SettingsConfigDict(
         env_prefix="VISUM_", extra="ignore", frozen=True, hide_input_in_errors=True

@@ -137,7 +137,7 @@ class AdapterDesk:
             try:
                 key, prototype = self._prototype(domain)
             except JobFailure as failure:
-                log.warning("domain %s is left out of routing: %s", domain, failure.message)
+                log.warning("domain %s is left out of routing: %s", domain, failure.__cause__)
                 continue
             current[key] = prototype
             if prototype is not None:
@@ -202,7 +202,7 @@ class AdapterDesk:
         except AdapterNotFound as missing:
             raise JobFailure(Code.ADAPTER_UNAVAILABLE, f"{missing}.") from missing
         except AdapterRefused as refusal:
-            raise JobFailure(Code.ADAPTER_REFUSED, f"{refusal}.") from refusal
+            raise _failure(refusal) from refusal
 
     def _set_aside(self, entry: AdapterEntry, reason: str, version: int | None) -> None:
         """Refuse a version for this process. Only a request that asked for this very version fails with it."""
@@ -210,7 +210,13 @@ class AdapterDesk:
         self._metrics.adapters_refused.labels(entry.domain).inc()
         log.error("%s", refusal)
         if version is not None:
-            raise JobFailure(Code.ADAPTER_REFUSED, f"{refusal}.") from refusal
+            raise _failure(refusal) from refusal
+
+
+def _failure(refusal: AdapterRefused) -> JobFailure:
+    """For the record, which its tenant reads; what it comes from is for the log."""
+    told = refusal.for_tenants
+    return JobFailure(Code.ADAPTER_REFUSED, f"{told[0].upper()}{told[1:]}.")
 
 
 def _key(entry: AdapterEntry) -> Key:

@@ -89,7 +89,7 @@ def decode(
 
     Raises:
         JobFailure: video.unsupported_container, video.no_video_stream, video.no_frames, video.too_long,
-            video.undecodable, decode.timeout or decode.crashed.
+            video.too_large, video.undecodable, decode.timeout or decode.crashed.
         DecodeCanceled: if `cancel` was set on the way.
     """
     limits = limits or DecodeLimits()

@@ -48,7 +48,7 @@ def main(parent_pid: int) -> None:
         except Undecodable as refusal:
             _refuse(link, refusal.code, str(refusal))
         except MemoryError:
-            _refuse(link, "video.undecodable", "Decoding this video takes too much memory.")
+            _refuse(link, "video.too_large", "Decoding this video takes too much memory.")
         except av.error.EOFError:
             _refuse(link, "video.no_frames", "The file ends before its first frame.")
         except (

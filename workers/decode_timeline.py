@@ -51,7 +51,7 @@ def read_timeline(
     if not stream.width * stream.height:
         raise Undecodable("video.undecodable", "Nowhere in the video does it say how large its picture is.")
     if stream.width * stream.height > limits.max_picture_pixels:
-        raise Undecodable("video.undecodable", f"A picture of {stream.width}x{stream.height} is too large.")
+        raise Undecodable("video.too_large", f"A picture of {stream.width}x{stream.height} is too large.")
     stamps, keyframes, compressed_bytes = _stamps(container, stream, limits)
     if not stamps:
         raise Undecodable("video.no_frames", "The video stream holds no frames.")
@@ -115,7 +115,7 @@ def _require_proportion(
         times = (
             f"{decoded_bytes // compressed_bytes} times its size, at most {limits.max_expansion} are accepted"
         )
-        raise Undecodable("video.undecodable", f"The video would be decoded to {times}.")
+        raise Undecodable("video.too_large", f"The video would be decoded to {times}.")
 
 
 def _require_whole(container: InputContainer, stream: VideoStream, readable: int, span: Fraction) -> None:

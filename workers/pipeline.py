@@ -242,7 +242,8 @@ class Pipeline:
         return None
 
     def _failed(self, record: SummaryRecord, failure: JobFailure) -> Retry | None:
-        log.info("job %s failed: %s", record.id, failure)
+        cause = "" if failure.__cause__ is None else f" ({failure.__cause__})"
+        log.info("job %s failed: %s%s", record.id, failure, cause)
         self._count("failed", failure.code)
         error = JobError(code=failure.code, message=failure.message)
         if failure.retryable and record.attempts < MAX_FAILURES:

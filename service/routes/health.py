@@ -11,9 +11,9 @@ from starlette.responses import Response
 from contract.api_keys import Scope
 from contract.errors import Code
 from service import examples
-from service.access import Caller, caller_if_known, caller_of
+from service.access import caller_if_known, caller_of
 from service.gateway import Gateway, gateway_of
-from service.readiness import Check, Readiness, check
+from service.readiness import Check, Readiness
 
 router = APIRouter(tags=["operation"])
 metrics_router = APIRouter(tags=["operation"])  # apart, since /metrics may have a port of its own
@@ -37,15 +37,13 @@ async def healthz() -> Alive:
     summary="Can summaries be made now?",
     responses={503: {"model": Readiness, "description": "Not ready; the failed check says why."}},
 )
-def readyz(
-    gateway: Annotated[Gateway, Depends(gateway_of)],
-    caller: Annotated[Caller | None, Depends(caller_if_known)],
-) -> Response:
+async def readyz(request: Request, gateway: Annotated[Gateway, Depends(gateway_of)]) -> Response:
     """Ready: Redis answers, the blob store can be written, a worker is alive.
 
     Anybody may ask; the details are for keys with the scope `admin`.
     """
-    readiness = check(gateway)
+    readiness = await gateway.lookout.readiness(draining=gateway.draining.is_set())
+    caller = await caller_if_known(request, redis_answers=gateway.lookout.redis_answers)
     if caller is None or Scope.ADMIN not in caller.scopes:
         readiness = _without_details(readiness)
     return Response(

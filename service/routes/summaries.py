@@ -94,7 +94,8 @@ async def create_summary(
         str | None,
         Header(
             alias="Idempotency-Key",
-            description="Repeat a request with the same key and it is not done twice.",
+            description="Repeat a request with the same key and it is not done twice. Once its summary is deleted or "
+            "has expired, the key is free again.",
         ),
     ] = None,
 ) -> Response:
@@ -124,28 +125,23 @@ async def create_summary(
 async def _take(request: Request, gateway: Gateway, caller: Caller, body: UploadBody, key: str | None) -> str:
     """From the first byte to the queue: the id of the summary."""
     body.check_length()
-    with gateway.upload_room.place(body.announced_bytes) as place:
+    with gateway.upload_room.place(caller.tenant, body.announced_bytes) as place:
 
         def received(size: int) -> None:
             place.received(size)
             gateway.metrics.upload_bytes.inc(size)
 
-        await run_in_threadpool(
-            gateway.admission.check_room,
-            body.announced_bytes,
-            gateway.upload_room.outstanding_bytes,
-            key,
-            caller.tenant,
-        )
+        place.let_in(await run_in_threadpool(gateway.admission.allowance, key, caller))
         summary_id = new_id(datetime.now(UTC))
         async with _sink(gateway, summary_id) as sink:
             finish = await receive(
                 body, request.headers.get("content-type"), _fields(gateway), sink, received
             )
+            place.complete()
             # One turn of a thread for all that waits: turns are most of what a small upload costs.
             return await run_in_threadpool(
                 lambda: gateway.admission.admit(
-                    finish(), summary_id, key, tenant=caller.tenant, request_id=request.scope[REQUEST_ID]
+                    finish(), summary_id, key, caller=caller, request_id=request.scope[REQUEST_ID]
                 )
             )
 

@@ -68,6 +68,22 @@ def test_a_files_name_can_not_forge_a_line_nor_move_the_cursor(log_format: str) 
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
+def test_what_an_exception_says_can_not_forge_a_line_nor_move_the_cursor(log_format: str) -> None:
+    lines = logged(
+        log_format,
+        r"""
+        try:
+            raise ValueError("a\n2026 ERROR forged\x1b[2J\u2028\r")
+        except ValueError:
+            log.exception("failed")
+        """,
+    )
+    assert "failed" in lines[0]
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
 def test_secrets_are_struck_out_of_messages_fields_and_tracebacks(log_format: str) -> None:
     text = "\n".join(
         logged(

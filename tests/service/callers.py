@@ -26,7 +26,7 @@ class CallerWithKey:
         headers = {**self.headers, **arguments.pop("headers", {})}  # type: ignore[dict-item]
         return self._gateway.http.request(method, path, headers=headers, **arguments)  # type: ignore[arg-type]
 
-    def post_head(self, length: int) -> bytes:
+    def post_head(self, length: int | None) -> bytes:
         """The head of an upload, for a wire of one's own."""
         return post_head(length).replace(b"\r\n", f"\r\nAuthorization: Bearer {self.token}\r\n".encode(), 1)
 

@@ -143,6 +143,24 @@ class TestScopes:
         answer = CallerWithKey(guarded, "acme", scopes).get("/domains")
         assert len(answer.json()["refused"]) == told
 
+    @pytest.mark.parametrize("scopes", [[Scope.SUMMARIES], [Scope.SUMMARIES, Scope.ADMIN]])
+    def test_why_an_adapter_is_refused_is_in_the_log_and_in_no_answer_to_an_upload(
+        self, guarded: RunningGateway, scopes: list[Scope], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        broken = guarded.parts.settings.store / "adapters" / "traffic" / "7"
+        broken.mkdir(parents=True)
+        (broken / "manifest.json").write_text("{}")
+        answer = CallerWithKey(guarded, "acme", scopes).request(
+            "POST",
+            "/summaries",
+            files={"file": ("a.mp4", MP4)},
+            data={"domain": "traffic", "adapter_version": "7"},
+        )
+        problem = {"field": "adapter_version", "message": "version 7 of 'traffic' can't be used"}
+        assert (answer.status_code, answer.json()["errors"]) == (422, [problem])
+        assert "manifest.json" not in answer.text
+        assert "adapter traffic/7 is refused: manifest.json: domain" in caplog.text
+
 
 class TestHealth:
     def test_it_is_open_and_tells_no_internals(self, guarded: RunningGateway) -> None:
@@ -155,6 +173,12 @@ class TestHealth:
     def test_who_runs_the_service_is_told_why(self, guarded: RunningGateway, scope: Scope, told: str) -> None:
         answer = CallerWithKey(guarded, "ops", [scope]).get("/readyz")
         assert answer.json()["workers"]["detail"] == told
+
+    def test_a_key_that_was_revoked_is_told_no_more_why(self, guarded: RunningGateway) -> None:
+        ops = CallerWithKey(guarded, "ops", [Scope.ADMIN])
+        assert ops.get("/readyz").json()["workers"]["detail"] == "0 alive"
+        ApiKeys(guarded.parts.redis).revoke(ops.key.id)
+        eventually(lambda: ops.get("/readyz").json()["workers"]["detail"] == "", seconds=2)
 
     def test_a_bad_key_is_no_reason_to_say_nothing(self, guarded: RunningGateway) -> None:
         answer = guarded.http.get("/readyz", headers={"Authorization": "Bearer vsm_x"})

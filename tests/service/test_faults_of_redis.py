@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,10 +18,12 @@ from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
 from benchmarks.processes import free_port
+from contract.api_keys import Scope
 from contract.queue import QUEUE_NAME
 from service.settings import GatewaySettings
+from tests.service.callers import CallerWithKey
 from tests.service.conftest import RunningGateway, running
-from tests.service.wire import MP4, eventually
+from tests.service.wire import MP4, connection, eventually
 from visum.valkey import EmbeddedValkey, server_binary
 
 
@@ -84,14 +87,43 @@ def test_an_upload_is_refused_with_nothing_left_and_readyz_says_why(
     gateway: RunningGateway, server: Server, strike: Callable[[Server], None], words: str
 ) -> None:
     strike(server)
-    answer = gateway.http.get("/readyz")
-    assert answer.status_code == 503
-    assert answer.json()["redis"] == {"ok": False, "detail": words}
+    eventually(lambda: gateway.http.get("/readyz").status_code == 503)
+    assert gateway.http.get("/readyz").json()["redis"] == {"ok": False, "detail": words}
     refused = gateway.post(MP4)
     assert (refused.status_code, refused.json()["code"]) == (503, "service.queue_unavailable")
     assert int(refused.headers["Retry-After"]) > 0
     assert gateway.files() == []
     assert gateway.http.get("/healthz").status_code == 200
+
+
+def test_readyz_says_within_two_seconds_that_redis_is_silent_to_whom_it_knows_and_beside_any_crowd(
+    server: Server, tmp_path: Path
+) -> None:
+    settings = GatewaySettings(
+        data_dir=tmp_path, redis_url=server.valkey.url, min_free_bytes=0, auth="required"
+    )
+    with ExitStack() as stack:
+        gateway = stack.enter_context(running(settings))
+        admin = CallerWithKey(gateway, "ops", [Scope.SUMMARIES, Scope.ADMIN])
+        assert admin.get("/readyz").json()["workers"]["detail"] == "1 alive"
+        _silence(server)
+        stack.callback(server.process.send_signal, signal.SIGCONT)
+        for _ in range(60):  # more than the gateway has threads for requests
+            wire = stack.enter_context(connection(gateway.url))
+            wire.sendall(
+                f"GET /summaries HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {admin.token}\r\n\r\n".encode()
+            )
+        took: list[float] = []
+
+        def told(headers: dict[str, str]) -> object:
+            began = time.monotonic()
+            answer = gateway.http.get("/readyz", headers=headers)
+            took.append(time.monotonic() - began)
+            return answer.json()["redis"]
+
+        eventually(lambda: told(admin.headers) == {"ok": False, "detail": "does not answer (TimeoutError)"})
+        assert told({}) == {"ok": False, "detail": ""}
+        assert 1 < max(took) < 4  # one of them looked; a busy machine adds to its two seconds
 
 
 @pytest.mark.parametrize("strike", [_fill, _make_replica])

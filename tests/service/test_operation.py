@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -69,6 +71,24 @@ class TestHealth:
     ) -> None:
         gateway = start_gateway(min_free_bytes=2**62)
         assert "VISUM_MIN_FREE_BYTES" in gateway.http.get("/readyz").json()["storage"]["detail"]
+
+    def test_strangers_do_not_make_it_write_more_than_once_a_second(self, gateway: RunningGateway) -> None:
+        def writes() -> int:
+            return gateway.parts.redis.info("commandstats").get("cmdstat_set", {}).get("calls", 0)
+
+        before, began = writes(), time.monotonic()
+        with ThreadPoolExecutor(10) as pool:
+            answers = list(pool.map(lambda _: gateway.http.get("/readyz").json(), range(50)))
+        assert all(answer == answers[0] for answer in answers)
+        assert 1 <= writes() - before <= 2 + time.monotonic() - began
+
+    def test_that_it_shuts_down_is_said_at_once(
+        self, gateway: RunningGateway, live_worker: SimpleWorker
+    ) -> None:
+        assert gateway.http.get("/readyz").status_code == 200
+        gateway.parts.draining.set()
+        answer = gateway.http.get("/readyz")
+        assert (answer.status_code, answer.json()["gateway"]["ok"]) == (503, False)
 
 
 class TestMetrics:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import select
+import socket
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
 from contract import keys
 from service.settings import GatewaySettings
+from service.upload_room import Place
 from tests.service.callers import CallerWithKey
-from tests.service.conftest import StartGateway
-from tests.service.wire import MP4, connection, eventually, file_begins, status_of
+from tests.service.conftest import RunningGateway, StartGateway
+from tests.service.wire import MP4, MP4_HEAD, chunk, connection, eventually, file_begins, status_of
 
 
 class TestRate:
@@ -133,6 +138,102 @@ class TestStorage:
         assert gateway.files() == []
 
 
+@pytest.fixture
+def begin() -> Iterator[Callable[..., socket.socket]]:
+    """Begins an upload of so many bytes (None: it does not say), sends the first of them, and leaves it open."""
+    with ExitStack() as stack:
+
+        def upload(
+            gateway: RunningGateway, caller: CallerWithKey, size: int | None, sent: int = 0, key: str = ""
+        ) -> socket.socket:
+            wire = stack.enter_context(connection(gateway.url))
+            head = caller.post_head(size)
+            if key:
+                head = head.replace(b"\r\n", f"\r\nIdempotency-Key: {key}\r\n".encode(), 1)
+            body = file_begins() + MP4_HEAD + bytes(sent)
+            wire.sendall(head + (body if size is not None else chunk(body)))
+            return wire
+
+        yield upload
+
+
+Begin = Callable[..., socket.socket]
+
+
+class TestUnderWay:
+    """What a tenant is sending counts as what it has."""
+
+    def test_uploads_that_do_not_end_hold_no_more_places_than_their_tenant_may_have_summaries(
+        self, start_gateway: StartGateway, begin: Begin
+    ) -> None:
+        gateway = start_gateway(auth="required", max_uploads=4, quota_unfinished=2)
+        bad, good = CallerWithKey(gateway, "bad"), CallerWithKey(gateway, "good")
+        for _ in range(2):
+            begin(gateway, bad, 100_000)
+        eventually(lambda: len(gateway.parts.upload_room.counting("bad")) == 2)
+        assert [status_of(begin(gateway, bad, 100_000)) for _ in range(3)] == [429] * 3
+        refused = bad.post()
+        assert (refused.json()["code"], refused.headers["Retry-After"]) == ("quota.concurrency", "5")
+        assert good.post().status_code == 202
+
+    def test_they_count_beside_the_summaries_that_are_unfinished(
+        self, start_gateway: StartGateway, begin: Begin
+    ) -> None:
+        gateway = start_gateway(auth="required", quota_unfinished=2)
+        acme = CallerWithKey(gateway, "acme")
+        assert acme.post().status_code == 202
+        begin(gateway, acme, 100_000)
+        eventually(lambda: len(gateway.parts.upload_room.counting("acme")) == 1)
+        assert acme.post().status_code == 429
+
+    def test_a_key_that_was_used_before_opens_no_more_of_them(
+        self, start_gateway: StartGateway, begin: Begin
+    ) -> None:
+        gateway = start_gateway(auth="required", quota_unfinished=1)
+        acme = CallerWithKey(gateway, "acme")
+        assert acme.post(key="k").status_code == 202
+        begin(gateway, acme, 100_000, key="k")
+        eventually(lambda: len(gateway.parts.upload_room.counting("acme")) == 1)
+        assert acme.post(key="k").json()["code"] == "quota.concurrency"
+
+    def test_bytes_that_were_announced_count_for_their_tenant_and_not_against_others(
+        self, start_gateway: StartGateway, begin: Begin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gib = 2**30
+        gateway = start_gateway(auth="required", quota_stored_bytes=3 * gib)
+        monkeypatch.setattr(gateway.parts.blobs, "free_bytes", lambda: 10 * gib)
+        bad, good = CallerWithKey(gateway, "bad"), CallerWithKey(gateway, "good")
+        begin(gateway, bad, 2 * gib)
+        eventually(lambda: gateway.parts.upload_room.outstanding_bytes > gib)
+        assert [status_of(begin(gateway, bad, 2 * gib)) for _ in range(4)] == [429] * 4
+        assert good.post().status_code == 202
+
+    @pytest.mark.parametrize("announced", [1_900_000, None])
+    def test_bytes_that_came_in_are_no_more_on_the_disk_than_their_tenant_may_have(
+        self, start_gateway: StartGateway, begin: Begin, announced: int | None
+    ) -> None:
+        gateway = start_gateway(auth="required", quota_stored_bytes=2_000_000)
+        acme = CallerWithKey(gateway, "acme")
+        first = begin(gateway, acme, announced, sent=1_200_000)
+        eventually(lambda: sum(place.received_bytes for place in _under_way(gateway)) > 1_200_000)
+        assert [status_of(begin(gateway, acme, announced, sent=1_500_000)) for _ in range(3)] == [429] * 3
+        eventually(lambda: len(gateway.files()) == 1)  # the others' pieces are gone
+        assert not select.select([first], [], [], 0)[0]  # and it may go on
+
+    def test_many_at_once_that_are_not_refused_by_one_another_all_get_in(
+        self, start_gateway: StartGateway
+    ) -> None:
+        gateway = start_gateway(auth="required", quota_unfinished=12, quota_stored_bytes=12 * len(MP4))
+        acme = CallerWithKey(gateway, "acme")
+        with ThreadPoolExecutor(12) as pool:
+            codes = list(pool.map(lambda _: acme.post().status_code, range(12)))
+        assert codes == [202] * 12
+
+
+def _under_way(gateway: RunningGateway) -> list[Place]:
+    return gateway.parts.upload_room.counting()
+
+
 class TestSettings:
     def test_a_tenant_may_have_a_quota_of_its_own(
         self, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
@@ -155,6 +256,12 @@ class TestSettings:
     def test_where_no_keys_are_asked_for_there_are_none(self, start_gateway: StartGateway) -> None:
         gateway = start_gateway(quota_submits_per_minute=1, quota_unfinished=1, quota_stored_bytes=1)
         assert [gateway.post(MP4).status_code for _ in range(3)] == [202, 202, 202]
+
+    def test_who_needs_a_key_though_others_do_not_has_them(self, start_gateway: StartGateway) -> None:
+        gateway = start_gateway(auth="auto", quota_unfinished=1)
+        acme = CallerWithKey(gateway, "acme")
+        posted = [acme.post(Host="gateway.example").status_code for _ in range(2)]
+        assert (posted, [gateway.post(MP4).status_code for _ in range(2)]) == ([202, 429], [202, 202])
 
     def test_they_are_generous(self) -> None:
         quota = GatewaySettings().usual_quota

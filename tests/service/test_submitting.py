@@ -12,7 +12,16 @@ from contract.errors import OutcomeUnknown
 from contract.records import Status, SummaryRecord
 from service.uploads import display_name
 from tests.service.conftest import RunningGateway, StartGateway
-from tests.service.wire import FORM_ENDS, MP4, connection, field, file_begins, post_head, status_of
+from tests.service.wire import (
+    FORM_ENDS,
+    MP4,
+    connection,
+    eventually,
+    field,
+    file_begins,
+    post_head,
+    status_of,
+)
 
 
 def test_a_video_is_stored_and_queued(gateway: RunningGateway) -> None:
@@ -121,6 +130,26 @@ class TestIdempotency:
         answer = gateway.post(content, name, key="k", **fields)
         assert (answer.status_code, answer.json()["code"]) == (409, "request.idempotency_conflict")
         assert gateway.files() == [first]
+
+    @pytest.mark.parametrize("content", [MP4, MP4 + b"x"])
+    def test_a_key_whose_summary_was_deleted_begins_anew(
+        self, gateway: RunningGateway, content: bytes
+    ) -> None:
+        path = gateway.post(MP4, key="k").headers["Location"]
+        for status in (200, 204):  # canceled, then removed
+            assert gateway.http.delete(path).status_code == status
+        again = gateway.post(content, key="k")
+        assert again.status_code == 202
+        assert gateway.http.get(again.headers["Location"]).json()["status"] == "queued"
+        assert gateway.post(content, key="k").content == again.content
+
+    def test_a_key_whose_summary_has_expired_begins_anew(self, start_gateway: StartGateway) -> None:
+        gateway = start_gateway(retention_s=1, sweep_s=3600)
+        path = gateway.post(MP4, key="k").headers["Location"]
+        gateway.http.delete(path)
+        eventually(lambda: gateway.http.get(path).status_code == 410)
+        again = gateway.post(MP4, key="k").headers["Location"]
+        assert gateway.http.get(again).status_code == 200
 
     def test_many_at_once_are_one(self, gateway: RunningGateway) -> None:
         with ThreadPoolExecutor(8) as pool:

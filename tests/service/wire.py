@@ -41,6 +41,11 @@ def post_head(length: int | None) -> bytes:
     )
 
 
+def chunk(data: bytes) -> bytes:
+    """One chunk of a body that does not say its length."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 @contextmanager
 def connection(url: str) -> Iterator[socket.socket]:
     host, _, port = url.removeprefix("http://").partition(":")

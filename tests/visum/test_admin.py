@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
 
 from contract.ids import new_id
-from contract.queue import enqueue, open_queue
+from contract.queue import QUEUE_NAME, enqueue, open_queue
 from contract.records import SummaryRecord, SummaryRequest
 from contract.store import SummaryStore
 from visum.cli import main
+from visum.valkey import EmbeddedValkey
 
 
 @pytest.fixture
@@ -60,6 +63,22 @@ def test_a_person_gets_a_table(submit: Callable[[], str], capsys: pytest.Capture
     submit()
     assert main(["admin", "stats"]) == 0
     assert "queue depth" in capsys.readouterr().out
+
+
+def test_it_finds_the_service_that_runs_on_this_machine_with_its_own_valkey(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VISUM_DATA_DIR", "/nonexistent")
+    valkey = EmbeddedValkey(short_path / "valkey")
+    process = valkey.start()
+    try:
+        with Redis.from_url(valkey.url) as redis:
+            SimpleWorker([QUEUE_NAME], connection=redis, serializer=JSONSerializer).register_birth()
+        assert main(["admin", "stats", "--data-dir", str(short_path), "--json"]) == 0
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+    assert json.loads(capsys.readouterr().out)["workers"] == 1
 
 
 def test_a_redis_that_is_away_is_one_line(

@@ -136,8 +136,16 @@ def test_a_video_over_the_longest_duration_is_too_long(tmp_path: Path) -> None:
 def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
     assert (
         _code(write_video(tmp_path / "clip.mp4"), DecodeLimits(max_picture_pixels=100))
-        is Code.VIDEO_UNDECODABLE
+        is Code.VIDEO_TOO_LARGE
     )
+
+
+def test_a_video_that_takes_more_memory_than_it_may_is_too_large(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", 4)
+    large = FramePlan(min_frames=9, max_frames=9, size_multiple=8, frame_pixels=4096 * 4096)
+    with pytest.raises(JobFailure, match="too much memory") as failure:
+        decode(path, large, DecodeLimits(memory_bytes=512 << 20))
+    assert failure.value.code is Code.VIDEO_TOO_LARGE
 
 
 def test_the_wall_clock_ends_a_decoding_that_hangs(tmp_path: Path, replace_child: Replace) -> None:

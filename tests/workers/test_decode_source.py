@@ -106,8 +106,11 @@ def test_few_bytes_that_become_much_picture_are_refused(
         limits = DecodeLimits(max_expansion=most)
         with open_video(BytesIO(still), "matroska", limits) as (container, stream):
             if refused:
-                with pytest.raises(Undecodable, match=f"{times} times its size, at most {most} are accepted"):
+                with pytest.raises(
+                    Undecodable, match=f"{times} times its size, at most {most} are accepted"
+                ) as told:
                     read_timeline(container, stream, limits, indexed=True)
+                assert told.value.code == Code.VIDEO_TOO_LARGE
             else:
                 assert len(read_timeline(container, stream, limits, indexed=True).pts) == 48
 

@@ -170,8 +170,8 @@ def test_a_corrupt_newest_version_is_refused_and_the_older_one_serves_on(
     pinned = running.ended(running.submit(video, domain="wildlife", adapter_version=2))
     assert pinned.error is not None
     assert pinned.error.code is Code.ADAPTER_REFUSED
-    assert "wildlife/2" in pinned.error.message
-    assert "adapter wildlife/2 is refused" in running.logs()
+    assert pinned.error.message == "Version 2 of 'wildlife' can't be used."
+    assert "adapter wildlife/2 is refused: adapter_model.safetensors: its sha256" in running.logs()
 
 
 def test_different_videos_in_flight_together_keep_their_own_answers(
