@@ -6,7 +6,6 @@ files, our settings or our memory, and ends when the clock says so. The frames c
 
 import json
 import logging
-import os
 import signal
 import threading
 import time
@@ -21,6 +20,7 @@ import numpy as np
 
 from contract.containers import SNIFF_BYTES, describe, sniff
 from contract.errors import Code, JobFailure
+from workers.cpus import usable_cpus
 from workers.decode_memory import FrameMemory, StillWritable
 from workers.decode_process import SERVER, DecodeProcess, DecodeServer
 from workers.decode_wire import (
@@ -119,16 +119,12 @@ class _Cpus:
     def share(self) -> Iterator[int]:
         with self._lock:
             self._videos += 1
-            share = _usable_cpus() // self._videos
+            share = usable_cpus() // self._videos
         try:
             yield min(max(share, 1), _MOST_THREADS)
         finally:
             with self._lock:
                 self._videos -= 1
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _CPUS = _Cpus()

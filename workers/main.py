@@ -27,6 +27,7 @@ from workers.adapter_desk import AdapterDesk
 from workers.answer import Origin
 from workers.connection import connect
 from workers.consumer import Consumer, Pace
+from workers.cpus import usable_cpus
 from workers.decode_probe import sandbox_suffices
 from workers.decode_process import SERVER
 from workers.decode_sandbox import Sandbox
@@ -142,7 +143,7 @@ def _limits(settings: WorkerSettings, backbone: Backbone) -> EngineLimits:
 
 
 def _decode_processes(settings: WorkerSettings) -> int:
-    return settings.decode_processes or os.cpu_count() or 1
+    return settings.decode_processes or usable_cpus()
 
 
 def _pipeline(

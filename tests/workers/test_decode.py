@@ -278,7 +278,7 @@ def test_messages_nested_beyond_measure_are_a_failure_of_the_decoder(
 
 
 def test_videos_under_way_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.decode._usable_cpus", lambda: 6)
+    monkeypatch.setattr("workers.decode.usable_cpus", lambda: 6)
     cpus = _Cpus()
     with cpus.share() as first, cpus.share() as second, cpus.share() as third:
         assert (first, second, third) == (6, 3, 2)
