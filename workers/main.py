@@ -28,7 +28,7 @@ from workers.answer import Origin
 from workers.connection import connect
 from workers.consumer import Consumer, Pace
 from workers.cpus import usable_cpus
-from workers.decode_probe import sandbox_suffices
+from workers.decode_probe import SandboxWatch
 from workers.decode_process import SERVER
 from workers.decode_sandbox import Sandbox
 from workers.engine import Engine, EngineLimits
@@ -66,7 +66,7 @@ def run_worker(settings: WorkerSettings) -> int:
     _introduce(backbone)
     SERVER.warm()
     worker = build_worker(settings, backbone, connect(settings.redis_url), tensor_threads=tensor_threads)
-    if not sandbox_suffices(settings.sandbox, worker.metrics):
+    if not worker.sandbox.suffices(settings.sandbox):
         return 1
     job.bind(worker.consumer.run)
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -91,7 +91,7 @@ class Worker:
     engine: Engine
     gauges: Periodic
     forgetting: Periodic
-    metrics: WorkerMetrics
+    sandbox: SandboxWatch
 
 
 def build_worker(
@@ -112,7 +112,8 @@ def build_worker(
     bank = AdapterBank(experts)
     desk = AdapterDesk(registry, backbone, bank, metrics, host_bytes=settings.adapter_host_bytes)
     store = SummaryStore(redis, settings.retention)
-    pipeline = _pipeline(settings, backbone, engine, desk, store, metrics, name)
+    sandbox = SandboxWatch(metrics)
+    pipeline = _pipeline(settings, backbone, engine, desk, store, metrics, sandbox, name)
     announce(redis, _served(backbone))
     pace = Pace(
         lease_s=settings.lease_seconds,
@@ -129,7 +130,7 @@ def build_worker(
     )
     gauges = Periodic("gauges", _GAUGES_S, Gauges(metrics, engine, bank, desk).update)
     forgetting = Periodic("forgetting", settings.recovery_seconds, pipeline.forget_deleted)
-    return Worker(consumer, engine, gauges, forgetting, metrics)
+    return Worker(consumer, engine, gauges, forgetting, sandbox)
 
 
 def _limits(settings: WorkerSettings, backbone: Backbone) -> EngineLimits:
@@ -153,6 +154,7 @@ def _pipeline(
     desk: AdapterDesk,
     store: SummaryStore,
     metrics: WorkerMetrics,
+    sandbox: SandboxWatch,
     name: str,
 ) -> Pipeline:
     prompts = PromptBuilder(backbone.processor, backbone.manifest)
@@ -170,6 +172,7 @@ def _pipeline(
             software=f"{DISTRIBUTION} {version(DISTRIBUTION)}",
         ),
         metrics=metrics,
+        sandbox=sandbox,
         general_prototype=backbone.prototype,
         limits=DecodeLimits(
             wall_s=settings.decode_timeout_s,

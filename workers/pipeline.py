@@ -22,6 +22,7 @@ from workers.adapter_desk import AdapterDesk, PinnedAdapter
 from workers.answer import Findings, Origin, build_result
 from workers.control import JobControl, Stopped, StopReason
 from workers.decode import DecodeCanceled, DecodedVideo, decode
+from workers.decode_probe import SandboxWatch
 from workers.engine import Engine
 from workers.frame_plan import DecodeLimits
 from workers.memory_plan import out_of_memory
@@ -53,6 +54,7 @@ class Pipeline:
         engine: Engine,
         origin: Origin,
         metrics: WorkerMetrics,
+        sandbox: SandboxWatch,
         general_prototype: dict | None,
         limits: DecodeLimits,
         decode_processes: int,
@@ -67,6 +69,7 @@ class Pipeline:
         self._engine = engine
         self._origin = origin
         self._metrics = metrics
+        self._sandbox = sandbox
         self._general_prototype = general_prototype
         self._limits = limits
         self._decoders = threading.Semaphore(decode_processes)
@@ -177,6 +180,7 @@ class Pipeline:
                         self._limits,
                         cancel=control.stop,
                         on_frame=lambda done, total: control.report(Stage.DECODE, done, total),
+                        on_missing=self._sandbox.note,
                     )
             except BlobMissing as missing:
                 raise JobFailure(Code.VIDEO_MISSING, "The uploaded video is no longer stored.") from missing

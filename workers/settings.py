@@ -97,7 +97,9 @@ class WorkerSettings(BaseSettings):
         description="`required`: do not work where the kernel lacks a layer of the decoding process's sandbox; "
         "`best-effort`: say so at start.",
     )
-    decode_processes: int = Field(default=0, ge=0, description="Videos decoded at once; 0: one per CPU that it may use.")
+    decode_processes: int = Field(
+        default=0, ge=0, description="Videos decoded at once; 0: one per usable CPU."
+    )
 
     lease_seconds: float = Field(
         default=45.0, gt=0, le=LEASE_SECONDS, description="A worker silent for so long loses its jobs."
