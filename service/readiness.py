@@ -7,7 +7,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from contract.errors import BlobError
 from contract.keys import PROBE
-from contract.queue import live_workers, open_queue
+from contract.queue import open_queue, workers_taking
 from service.gateway import Gateway
 
 PROBE_KEPT_S = 60
@@ -75,7 +75,7 @@ def _storage(gateway: Gateway) -> Check:
 
 def _workers(gateway: Gateway) -> Check:
     try:
-        alive = live_workers(open_queue(gateway.probe))
+        taking = workers_taking(open_queue(gateway.probe))
     except RedisError as error:
         return Check(ok=False, detail=f"unknown ({type(error).__name__})")
-    return Check(ok=alive > 0, detail=f"{alive} alive")
+    return Check(ok=taking > 0, detail=f"{taking} take work")

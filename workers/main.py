@@ -122,6 +122,7 @@ def build_worker(
         stranded_s=settings.stranded_seconds,
         watch_s=settings.watch_seconds,
         drain_s=settings.drain_seconds,
+        hang_s=settings.hang_seconds,
     )
     # So many jobs more than the engine has rows decode their videos while it generates.
     ahead = _decode_processes(settings)

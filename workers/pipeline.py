@@ -32,6 +32,7 @@ from workers.prompt import Prompt, PromptBuilder
 from workers.request import EngineAnswer, EngineClosed, EngineRequest, RequestStopped
 from workers.retries import HAND_BACK, try_later
 from workers.router import Route, route
+from workers.stopping import settle
 
 log = logging.getLogger("visum.job")
 
@@ -235,15 +236,7 @@ class Pipeline:
     def _stopped(self, record: SummaryRecord, reason: StopReason) -> Retry | None:
         self._count(reason.value)
         log.info("job %s stopped: %s", record.id, reason.value)
-        if reason is StopReason.CANCELED:
-            self._store.finish_canceled(record.id, record.generation)
-        elif reason is StopReason.TIMED_OUT:
-            error = JobError(code=Code.JOB_TIMEOUT, message="Summarizing this video took too long.")
-            self._store.fail(record.id, record.generation, error)
-        elif reason is StopReason.DRAINING:
-            handed_back = self._store.requeue(record.id, record.generation, refund_attempt=True)
-            return HAND_BACK if handed_back else None
-        return None
+        return HAND_BACK if settle(self._store, record.id, record.generation, reason) else None
 
     def _failed(self, record: SummaryRecord, failure: JobFailure) -> Retry | None:
         log.info("job %s failed: %s", record.id, failure)

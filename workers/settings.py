@@ -124,6 +124,13 @@ class WorkerSettings(BaseSettings):
         description="Grace period at SIGTERM; what is unfinished then goes back into the queue.",
     )
 
+    hang_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        description="A worker hangs whose model has moved none of its jobs for so long, or one of whose jobs has not "
+        "stopped when told to: it hands them back and ends, to be started again. No prefill may take longer.",
+    )
+
     worker_metrics_port: int = Field(
         default=9100,
         ge=0,
