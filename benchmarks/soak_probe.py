@@ -155,7 +155,7 @@ def usage_of(pid: int) -> Usage:
 
 def files_of(data: Path, temporary: Path) -> Files:
     """What lies in a data folder, a TMPDIR and /dev/shm."""
-    blobs = _names(blob_folder(data))
+    blobs = [name for name in _names(blob_folder(data)) if not name.startswith(".")]
     partials = sum(name.endswith(PARTIAL) for name in blobs)
     folders = {
         "blobs": blob_folder(data),

@@ -7,12 +7,13 @@ visible before it is complete. `LocalBlobStore` is a folder that both sides can 
 from __future__ import annotations
 
 import errno
+import fcntl
+import math
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -20,6 +21,7 @@ from contract.errors import BlobMissing, StorageFull
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _PARTIAL = ".partial"
+_OWNER = ".visum-service"  # no blob: their keys never start with a dot
 
 
 class BlobWriter(Protocol):
@@ -65,6 +67,12 @@ class BlobStore(Protocol):
     def discard_partial(self, *, older_than_s: float) -> int:
         """Remove what writers that died left behind, untouched for so long; how many."""
 
+    def owner(self) -> str | None:
+        """The id of the service whose videos these are, once it was noted."""
+
+    def set_owner(self, service: str) -> None:
+        """Note it, in place of what was noted before."""
+
 
 class LocalBlobStore:
     """Blobs as files of one folder. Safe for any number of processes that share it."""
@@ -78,6 +86,8 @@ class LocalBlobStore:
         target = self._path(key)
         partial = self._root / f"{key}.{os.urandom(6).hex()}{_PARTIAL}"
         with _storage_errors(), partial.open("xb") as file:
+            with suppress(OSError):  # a disk without locks: only the file's age tells then
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
                 yield _LocalWriter(file, partial, target)
             finally:
@@ -113,33 +123,55 @@ class LocalBlobStore:
 
     def keys(self, *, older_than_s: float = 0) -> Iterator[str]:
         for path in self._files(older_than_s):
-            if path.suffix != _PARTIAL:
+            if path.suffix != _PARTIAL and path.name != _OWNER:
                 yield path.name
 
     def free_bytes(self) -> int | None:
         return shutil.disk_usage(self._root).free
 
     def check(self) -> None:
-        with _storage_errors():
-            probe = self._root / f"probe.{os.urandom(6).hex()}{_PARTIAL}"
-            try:
-                probe.write_bytes(b"visum")
-            finally:
-                probe.unlink(missing_ok=True)
+        self._probe(b"visum")
 
     def discard_partial(self, *, older_than_s: float) -> int:
-        stale = [path for path in self._files(older_than_s) if path.suffix == _PARTIAL]
+        old = [path for path in self._files(older_than_s) if path.suffix == _PARTIAL]
+        stale = [path for path in old if not _is_being_written(path)]
         for path in stale:
             path.unlink(missing_ok=True)
         return len(stale)
+
+    def owner(self) -> str | None:
+        try:
+            return (self._root / _OWNER).read_text().strip()
+        except FileNotFoundError:
+            return None
+
+    def set_owner(self, service: str) -> None:
+        partial = self._root / f"{_OWNER}.{os.urandom(6).hex()}{_PARTIAL}"
+        with partial.open("x") as file:
+            file.write(service)
+            file.flush()
+            os.fsync(file.fileno())
+            partial.rename(self._root / _OWNER)
 
     def _path(self, key: str) -> Path:
         if _KEY.fullmatch(key) is None or key.endswith(_PARTIAL):
             raise ValueError(f"{key!r} is not a blob key")
         return self._root / key
 
+    def _probe(self, content: bytes) -> float:
+        """Write a file and remove it; the time that it had."""
+        with _storage_errors():
+            probe = self._root / f"probe.{os.urandom(6).hex()}{_PARTIAL}"
+            try:
+                probe.write_bytes(content)
+                return probe.stat().st_mtime
+            finally:
+                probe.unlink(missing_ok=True)
+
     def _files(self, older_than_s: float) -> Iterator[Path]:
-        before = time.time() - older_than_s
+        # How old a file is, the disk's own clock says, which may be that of another machine. An empty file finds room
+        # on a full disk too.
+        before = self._probe(b"") - older_than_s if older_than_s else math.inf
         with os.scandir(self._root) as entries:
             for entry in entries:
                 try:
@@ -163,6 +195,18 @@ class _LocalWriter:
             os.fsync(self._file.fileno())
             self._partial.rename(self._target)
             _sync_folder(self._target.parent)
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether a process that lives has it open: its writer holds a lock, which ends with the process."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # gone meanwhile, or a disk without locks
+        return False
+    return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ SERVICE_SECONDS = "visum:service-seconds"  # list: how long each of the last sum
 FORGOTTEN = "visum:forgotten"  # sorted set: sha256 of a deleted video by the second it was deleted
 PROBE = "visum:probe"  # written by /readyz
 INDEXES = "visum:index:"  # what the names of all indexes begin with
+SERVICE = "visum:service"  # the id of the service whose records these are; its folder of videos bears it too
 SWEPT = "visum:swept"  # there while the daily sweep of the indexes is not due again
 
 

@@ -64,6 +64,11 @@ def live_workers(queue: Queue) -> int:
     return len(live_slots(queue))
 
 
+def workers_taking(queue: Queue) -> int:
+    """How many workers take jobs: one that drains, or whose queue is suspended, is alive and takes none."""
+    return sum(slots > 0 for slots in live_slots(queue))
+
+
 def live_slots(queue: Queue) -> list[int]:
     """How many summaries each worker can work on at once, of the workers that were heard of lately.
 

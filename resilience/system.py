@@ -109,9 +109,10 @@ class System:
         return [gateway.url for gateway in self.of("gateway")]
 
     def blobs(self) -> list[str]:
-        """Every file in the folder of videos, half-written ones included."""
+        """Every file in the folder of videos but whose they are, half-written ones included."""
         folder = blob_folder(self.data)
-        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+        return sorted(name for name in names if not name.startswith("."))
 
     def logs(self, kind: str) -> str:
         """What all processes of a kind wrote."""

@@ -14,6 +14,7 @@ from contract.ids import is_id
 from contract.keys import SWEPT
 from contract.repair import Repaired, repair
 from contract.store import SummaryStore
+from service.ownership import Ownership
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class Janitor:
         """A video is durable before its record is written: a young one, up to `orphan_s`, may yet get a record."""
         self._store, self._blobs, self._queue = store, blobs, queue
         self._orphan_s, self._repair_s = orphan_s, repair_s
+        self._ownership = Ownership(queue.connection, store, blobs)
 
     async def run(self, pause_s: float) -> None:
         """Sweep until cancelled."""
@@ -47,6 +49,8 @@ class Janitor:
         while expired := self._store.expire_due(BATCH):
             for blob_key in expired:
                 self._blobs.delete(blob_key)
+        if not self._ownership.holds():
+            return
         self._blobs.discard_partial(older_than_s=self._orphan_s)
         for key in self._blobs.keys(older_than_s=self._orphan_s):
             if is_id(key) and not self._store.exists(key) and self._blobs.delete(key):

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 from contract.blobs import BlobStore
 from contract.errors import BlobError
 from contract.keys import PROBE
-from contract.queue import live_workers, open_queue
+from contract.queue import open_queue, workers_taking
 
 PROBE_KEPT_S = 60
 TOLD_S = 1.0
@@ -100,7 +100,7 @@ class Lookout:
 
     def _workers(self) -> Check:
         try:
-            alive = live_workers(open_queue(self._probe))
+            taking = workers_taking(open_queue(self._probe))
         except RedisError as error:
             return Check(ok=False, detail=f"unknown ({type(error).__name__})")
-        return Check(ok=alive > 0, detail=f"{alive} alive")
+        return Check(ok=taking > 0, detail=f"{taking} take work")

@@ -8,9 +8,10 @@ quick recovery of other workers' jobs, cancellation, deadlines, and an orderly e
 
 import logging
 import math
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -30,12 +31,14 @@ from rq.worker_registration import clean_worker_registry, register
 
 from contract.errors import Code, RecordError, SummaryGone, SummaryNotFound
 from contract.queue import JOB_TIMEOUT_SECONDS, SLOTS_FIELD, open_queue
-from contract.records import JobError
+from contract.records import JobError, Progress, Stage
 from contract.store import SummaryStore
 from workers.control import JobControl, StopReason
 from workers.metrics import WorkerMetrics
+from workers.patience import Patience
 from workers.periodic import Periodic
 from workers.recovery import Recovery
+from workers.stopping import settle
 
 log = logging.getLogger("visum.worker")
 
@@ -46,7 +49,10 @@ _LOOKS_PER_NOTE = 5
 _ATTEMPTS_IN_COMPANY = 2
 """A job that was begun so often, and has no end, is begun again only where nothing else runs."""
 _UNWIND_S = 5.0
-"""How long a job that was told to stop may take to notice. After that it is handed back over its head."""
+"""How long a job may take to notice that the worker ends. After that it is handed back over its head."""
+_WITH_THE_ENGINE = (Stage.ADAPTER, Stage.PREFILL, Stage.GENERATE)
+EXIT_HUNG = os.EX_SOFTWARE
+"""The exit status of a process that ended although jobs of it still ran."""
 
 _UNREADABLE = JobError(code=Code.INTERNAL_ERROR, message="The queue's note of this summary was damaged.")
 
@@ -64,6 +70,7 @@ class Pace:
     stranded_s: float = 30.0
     watch_s: float = 0.2
     drain_s: float = 25.0
+    hang_s: float = 300.0
 
 
 class NoDeathPenalty(BaseDeathPenalty):
@@ -113,6 +120,12 @@ class Consumer(BaseWorker):
         self._controls: dict[str, JobControl] = {}
         self._controls_changed = threading.Condition()
         self._stopping = threading.Event()
+        self._taking, self._renewing = threading.Lock(), threading.Lock()
+        self._listed_slots = 0
+        #: When the jobs that were told to stop were found to be, and how far those with the engine last were.
+        self._unwinding: dict[JobControl, Patience] = {}
+        self._with_engine: dict[JobControl, Progress] = {}
+        self._standstill = self._hang_patience()
         self._duties = [
             Periodic("heartbeat", pace.heartbeat_s, self.renew_leases),
             Periodic("watch", pace.watch_s, self.watch_jobs),
@@ -174,7 +187,8 @@ class Consumer(BaseWorker):
         log.info("worker %s is ready on queue %s", self.name, self._queue.name)
         try:
             while not self._stopping.is_set():
-                self._fill_one_slot()
+                with self._taking:
+                    self._fill_one_slot()
             self._drain()
         finally:
             for duty in self._duties:
@@ -253,7 +267,12 @@ class Consumer(BaseWorker):
             log.warning("job %s is in the queue although it runs here: left to recovery", job.id)
             return
         try:
-            control = JobControl(job.id, job.timeout or JOB_TIMEOUT_SECONDS, alone=self._suspect(job.id))
+            control = JobControl(
+                job.id,
+                job.timeout or JOB_TIMEOUT_SECONDS,
+                alone=self._suspect(job.id),
+                look_s=self._pace.watch_s,
+            )
             execution = self.prepare_execution(job)
         except redis.exceptions.RedisError:
             log.warning("job %s could not be leased, recovery will bring it back", job.id, exc_info=True)
@@ -273,7 +292,7 @@ class Consumer(BaseWorker):
     def _wait_until_alone(self, control: JobControl) -> None:
         with self._controls_changed:
             self._controls_changed.wait_for(lambda: len(self._controls) == 1)
-        control.restart_clock()
+        control.start_clock()
 
     def _work(self, job: Job, execution: Execution) -> None:
         try:
@@ -300,16 +319,23 @@ class Consumer(BaseWorker):
         """
         executions = list(self.executions.values())
         registry: StartedJobRegistry = self._queue.started_job_registry
-        with self.connection.pipeline() as pipeline:
+        slots = self._offered()
+        with self._renewing, self.connection.pipeline() as pipeline:
             register(self, pipeline)
             self.heartbeat(pipeline=pipeline)
-            pipeline.hset(self.key, SLOTS_FIELD, self._capacity())
+            pipeline.hset(self.key, SLOTS_FIELD, slots)
             for execution in executions:
                 execution.heartbeat(registry, self._lease_s, pipeline=pipeline)
             pipeline.execute()
+            self._listed_slots = slots
         for execution in executions:
             if self.connection.zscore(registry.key, execution.composite_key) is None:
                 self._lose(execution)
+
+    def _offered(self) -> int:
+        """How many jobs gateways may count on this worker for: none where it takes none."""
+        taking = not self._stopping.is_set() and not is_suspended(self.connection)
+        return self._capacity() if taking else 0
 
     def _lose(self, execution: Execution) -> None:
         self.connection.delete(execution.key)
@@ -319,14 +345,25 @@ class Consumer(BaseWorker):
             control.request_stop(StopReason.LEASE_LOST)
 
     def watch_jobs(self) -> None:
-        """Tell jobs that were canceled, or that took too long, to stop; write down how far the others are."""
-        for control in list(self._controls.values()):
+        """Tell jobs that were canceled, or that took too long, to stop; write down how far the others are.
+
+        Where that leads to nothing the process ends: a thread that hangs can't be ended, and as long as the process
+        lives, nobody takes its jobs.
+        """
+        if self._stopping.is_set() and self._listed_slots:
+            self.renew_leases()  # nobody is to count on this worker any more
+        controls = list(self._controls.values())
+        for control in controls:
             if control.stop.is_set():
                 continue
-            if control.overdue:
+            if control.overdue():
                 control.request_stop(StopReason.TIMED_OUT)
             elif control.generation is not None:
                 self._watch(control, control.generation)
+        if hung := self._hung(controls):
+            ids = ", ".join(sorted(control.job_id for control in hung))
+            log.critical("nothing has come of %s for %g s: this worker ends", ids, self._pace.hang_s)
+            self._leave(hung)
 
     def _watch(self, control: JobControl, generation: int) -> None:
         try:
@@ -345,6 +382,25 @@ class Consumer(BaseWorker):
             control.written = (progress, now)
             self._store.progress(control.job_id, generation, progress)
 
+    def _hang_patience(self) -> Patience:
+        return Patience(self._pace.hang_s, look_s=self._pace.watch_s)
+
+    def _hung(self, controls: list[JobControl]) -> set[JobControl]:
+        """Jobs that were told to stop long ago, and all that are with the engine if it has moved none of them."""
+        begun = [control for control in controls if control.generation is not None]
+        since, self._unwinding = self._unwinding, {}
+        for control in begun:
+            if control.stop.is_set():
+                self._unwinding[control] = since.get(control) or self._hang_patience()
+        moved_from, self._with_engine = (
+            self._with_engine,
+            {control: control.progress for control in begun if control.progress.stage in _WITH_THE_ENGINE},
+        )
+        if not self._with_engine or self._with_engine != moved_from:
+            self._standstill = self._hang_patience()
+        hung = {control for control, patience in self._unwinding.items() if patience.over()}
+        return hung | set(self._with_engine) if self._standstill.over() else hung
+
     def recover(self) -> None:
         """Bring back what dead workers left, and forget those workers."""
         self._recovery.run()
@@ -360,7 +416,34 @@ class Consumer(BaseWorker):
         for control in list(self._controls.values()):
             control.request_stop(StopReason.DRAINING)
         if not self._wait_until_idle(_UNWIND_S):
-            log.error("%d jobs did not stop, their leases run out in %d s", self.in_flight, self._lease_s)
+            log.error("%d jobs did not stop and are handed back over their heads", self.in_flight)
+            self._leave()
+
+    def _leave(self, hung: Collection[JobControl] = ()) -> None:
+        """Settle all jobs, give their leases up, and end this process whatever still runs in it.
+
+        Those that hang are counted as begun, as after a crash; the others get their attempt back. Raises RedisError:
+        the leases run out then, or it is tried again.
+        """
+        self._stopping.set()
+        with self._taking, self._renewing:  # what is handed back is not taken, nor leased, here again
+            for control in list(self._controls.values()):
+                self._settle(control, hung=control in hung)
+            leases = [execution.key for execution in list(self.executions.values())]
+            if leases:
+                self.connection.delete(*leases)
+            self._recovery.run()  # as it would be done for one that died
+            self.register_death()
+            os._exit(EXIT_HUNG)
+
+    def _settle(self, control: JobControl, *, hung: bool) -> None:
+        reason = control.reason or (None if hung else StopReason.DRAINING)
+        if control.generation is None or reason is None:
+            return  # not begun, or lost: recovery knows what to do
+        try:
+            settle(self._store, control.job_id, control.generation, reason)
+        except RecordError as damage:
+            log.error("job %s is given up, its record is kept as it is: %s", control.job_id, damage)
 
     def _wait_until_idle(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s

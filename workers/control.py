@@ -2,10 +2,12 @@
 
 import math
 import threading
-import time
 from enum import StrEnum
 
 from contract.records import Progress, Stage
+from workers.patience import Patience
+
+_LOOK_S = 0.2
 
 
 class StopReason(StrEnum):
@@ -29,34 +31,38 @@ class JobControl:
     """One running job, seen from outside its thread.
 
     `stop` is what long work waits on or looks at, `reason` says why it is set. `generation` is filled when the
-    record is started. `alone`: it runs when nothing else does. `progress` is only noted here; the consumer's watch
-    writes it down now and then, and keeps in `written` what it wrote last, and when.
+    record is started. `alone`: it runs when nothing else does, and its time counts from there. `progress` is only
+    noted here; the consumer's watch writes it down now and then, and keeps in `written` what it wrote last, and when.
     """
 
-    def __init__(self, job_id: str, timeout_s: float, *, alone: bool = False) -> None:
+    def __init__(
+        self, job_id: str, timeout_s: float, *, alone: bool = False, look_s: float = _LOOK_S
+    ) -> None:
+        """`look_s`: how often it is asked whether it is overdue."""
         self.job_id = job_id
         self.alone = alone
         self.stop = threading.Event()
         self.generation: int | None = None
         self.progress = Progress()
         self.written: tuple[Progress | None, float] = (None, -math.inf)
-        self._timeout_s = timeout_s
-        self.restart_clock()
+        self._timeout_s, self._look_s = timeout_s, look_s
+        self._patience: Patience | None = None
+        if not alone:
+            self.start_clock()
         self._reason: StopReason | None = None
         self._lock = threading.Lock()
 
-    def restart_clock(self) -> None:
-        """The job begins only now: its time counts from here."""
-        self._deadline = time.monotonic() + self._timeout_s
+    def start_clock(self) -> None:
+        """The job begins: its time counts from here."""
+        self._patience = Patience(self._timeout_s, look_s=self._look_s)
 
     @property
     def reason(self) -> StopReason | None:
         return self._reason
 
-    @property
     def overdue(self) -> bool:
-        """Whether the job has used up its time."""
-        return time.monotonic() > self._deadline
+        """Whether the job has used up its time; one thread asks, again and again."""
+        return self._patience is not None and self._patience.over()
 
     def report(self, stage: Stage, done: int = 0, total: int = 0) -> None:
         """Say how far the job is."""

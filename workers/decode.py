@@ -6,10 +6,8 @@ files, our settings or our memory, and ends when the clock says so. The frames c
 
 import json
 import logging
-import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -21,8 +19,10 @@ import numpy as np
 
 from contract.containers import SNIFF_BYTES, describe, sniff
 from contract.errors import Code, JobFailure
+from workers.cpus import usable_cpus
 from workers.decode_memory import FrameMemory, StillWritable
 from workers.decode_process import SERVER, DecodeProcess, DecodeServer
+from workers.decode_sandbox import Layer, Missing
 from workers.decode_wire import (
     HEADER_BYTES,
     TIMESTAMP,
@@ -33,6 +33,7 @@ from workers.decode_wire import (
     send_json,
 )
 from workers.frame_plan import DecodeLimits, FramePlan
+from workers.patience import Patience
 
 log = logging.getLogger("visum.decode")
 
@@ -41,6 +42,8 @@ _MAX_JSON_BYTES = 1 << 16
 _MOST_THREADS = 16
 _MOST_WORDS = 300
 _MOST_COUNT = 1 << 31
+_CLOCK_SLACK = 1.02
+"""A frame's time over the video's length: the rate that a container announces is believed within 1 % of its clock."""
 
 
 class DecodeCanceled(Exception):
@@ -82,14 +85,16 @@ def decode(
     *,
     cancel: threading.Event | None = None,
     on_frame: Callable[[int, int], None] | None = None,
+    on_missing: Callable[[Missing], None] | None = None,
     server: DecodeServer | None = None,
 ) -> DecodedVideo:
-    """Frames of the video at `path` as `plan` wants them. `on_frame(done, total)` is called as they arrive.
-    Without a `server`, this worker's own starts the process.
+    """Frames of the video at `path` as `plan` wants them. `on_frame(done, total)` is called as they arrive,
+    `on_missing` if the process lacks layers of its sandbox. Without a `server`, this worker's own starts the process.
 
     Raises:
         JobFailure: video.unsupported_container, video.no_video_stream, video.no_frames, video.too_long,
-            video.too_large, video.undecodable, decode.timeout or decode.crashed.
+            video.too_large, video.undecodable, decode.timeout, decode.crashed or internal.error. Retryable where it
+            is the machine's fault and not the video's.
         DecodeCanceled: if `cancel` was set on the way.
     """
     limits = limits or DecodeLimits()
@@ -105,7 +110,7 @@ def decode(
         limits = replace(limits, threads=limits.threads or stack.enter_context(_CPUS.share()))
         process = (server or SERVER).start(source.fileno())
         stack.callback(process.close)
-        return _Receiver(process, plan, limits, cancel, on_frame).receive(container.demuxer)
+        return _Receiver(process, plan, limits, cancel, on_frame, on_missing).receive(container.demuxer)
 
 
 class _Cpus:
@@ -119,16 +124,12 @@ class _Cpus:
     def share(self) -> Iterator[int]:
         with self._lock:
             self._videos += 1
-            share = _usable_cpus() // self._videos
+            share = usable_cpus() // self._videos
         try:
             yield min(max(share, 1), _MOST_THREADS)
         finally:
             with self._lock:
                 self._videos -= 1
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _CPUS = _Cpus()
@@ -144,13 +145,15 @@ class _Receiver:
         limits: DecodeLimits,
         cancel: threading.Event | None,
         on_frame: Callable[[int, int], None] | None,
+        on_missing: Callable[[Missing], None] | None,
     ) -> None:
         self._process = process
         self._plan = plan
         self._limits = limits
-        self._deadline = time.monotonic() + limits.wall_s
+        self._patience = Patience(limits.wall_s, look_s=_POLL_S)
         self._cancel = cancel
         self._on_frame = on_frame
+        self._on_missing = on_missing
         process.link.settimeout(_POLL_S)
 
     def receive(self, demuxer: str) -> DecodedVideo:
@@ -158,6 +161,9 @@ class _Receiver:
         with suppress(ConnectionError):  # gone already: there is nothing to read either
             send_json(self._process.link, Kind.REQUEST, request)
         kind, payload = self._message()
+        if kind is Kind.SANDBOX:
+            self._note_missing(payload)
+            kind, payload = self._message()
         if kind is Kind.ERROR:
             raise self._refusal(payload)
         if kind is not Kind.INFO:
@@ -182,7 +188,7 @@ class _Receiver:
             kind, payload = self._message()
             if kind is Kind.FRAME and len(stamps) < info.count and len(payload) == TIMESTAMP.size:
                 stamp = TIMESTAMP.unpack(payload)[0]
-                if not isfinite(stamp):
+                if not 0 <= stamp <= info.duration_s * _CLOCK_SLACK:
                     self._crash()
                 stamps.append(round(stamp, 6))
                 if self._on_frame is not None:
@@ -199,18 +205,45 @@ class _Receiver:
             info = VideoInfo(**json.loads(payload))
             if not _is_sound(info):
                 raise ValueError(f"{info!r} is no video")
-            bounded = info.count <= self._plan.max_frames
-            if not bounded or info.count * info.frame_bytes > self._limits.memory_bytes:
+            if not self._is_planned(info):
                 raise ValueError(f"{info} is beyond the plan")
         except (TypeError, ValueError, RecursionError) as odd:
             log.warning("%s", odd)
             self._crash()
         return info
 
+    def _is_planned(self, info: VideoInfo) -> bool:
+        """Whether a video of this kind is taken, and gives such frames."""
+        return (
+            info.width * info.height <= self._limits.max_picture_pixels
+            and info.frame_count <= self._limits.max_frames
+            and info.duration_s <= self._limits.max_duration_s
+            and info.count <= min(self._plan.max_frames, info.frame_count)
+            and info.count * info.frame_bytes <= self._limits.memory_bytes
+            and (info.frame_height, info.frame_width)
+            == self._plan.frame_size(info.height, info.width, info.count)
+        )
+
+    def _note_missing(self, payload: bytes) -> None:
+        """
+        Raises:
+            JobFailure: all layers are required. Another worker, or this one later, may have them.
+        """
+        try:
+            missing = {Layer(layer): _printable(str(why)) for layer, why in json.loads(payload).items()}
+        except (AttributeError, TypeError, ValueError, RecursionError):
+            self._crash()
+        if self._on_missing is not None:
+            self._on_missing(missing)
+        if missing and self._limits.require_sandbox:
+            message = "The machine could not shut the decoder of this video in."
+            raise JobFailure(Code.INTERNAL_ERROR, message, retryable=True)
+
     def _refusal(self, payload: bytes) -> JobFailure:
         try:
             error = json.loads(payload)
-            return JobFailure(Code(error["code"]), str(error["message"])[:_MOST_WORDS])
+            code, message = Code(error["code"]), str(error["message"])[:_MOST_WORDS]
+            return JobFailure(code, message, retryable=code is Code.INTERNAL_ERROR)
         except (KeyError, TypeError, ValueError, RecursionError):
             self._crash()
 
@@ -224,25 +257,28 @@ class _Receiver:
         return kind, self._exactly(length)
 
     def _exactly(self, length: int) -> bytes:
-        """So many bytes of the link, looking at the clock and the cancel event while it waits."""
+        """So many bytes of the link. The clock and the cancel event are looked at where they are waited for: what is
+        there already was sent in time."""
         found = b""
         while len(found) < length:
-            self._check()
             try:
                 part = self._process.link.recv(length - len(found))
             except TimeoutError:
+                self._check()
                 continue
             except ConnectionError:
                 part = b""
             if not part:
                 self._crash()
             found += part
+            if len(found) < length:
+                self._check()
         return found
 
     def _check(self) -> None:
         if self._cancel is not None and self._cancel.is_set():
             raise DecodeCanceled
-        if time.monotonic() > self._deadline:
+        if self._patience.over():
             raise JobFailure(
                 Code.DECODE_TIMEOUT,
                 f"Decoding took longer than {self._limits.wall_s:.0f} s and was stopped.",
@@ -256,9 +292,13 @@ class _Receiver:
         if status == -signal.SIGXCPU:
             message = "Decoding took too much of the processor and was stopped."
             raise JobFailure(Code.DECODE_TIMEOUT, message) from died
+        # Without a status it went with the server that all videos share; SIGKILL is what the kernel ends a process
+        # with when memory runs out. Neither says anything of this video.
+        if status is None or (status == -signal.SIGKILL and not self._process.killed):
+            message = "The decoder of this video was killed, as on a machine that is short of memory."
+            raise JobFailure(Code.DECODE_CRASHED, message, retryable=True) from died
         message = "The decoder gave up on this video; the file may be damaged."
-        # Without a status it went with the server that all videos share: that says nothing of this one.
-        raise JobFailure(Code.DECODE_CRASHED, message, retryable=status is None) from died
+        raise JobFailure(Code.DECODE_CRASHED, message) from died
 
 
 def _is_sound(info: VideoInfo) -> bool:
@@ -270,6 +310,10 @@ def _is_sound(info: VideoInfo) -> bool:
         and all(isinstance(time, int | float) and isfinite(time) and time >= 0 for time in times)
         and type(info.rotation) is int
     )
+
+
+def _printable(words: str) -> str:
+    return "".join(filter(str.isprintable, words[:_MOST_WORDS]))
 
 
 def _decoded(info: VideoInfo, frames: np.ndarray, stamps: list[float]) -> DecodedVideo:

@@ -3,6 +3,7 @@
 Its standard input is the video, its standard output the link over which it speaks `decode_wire`.
 """
 
+import io
 import mmap
 import os
 import socket
@@ -11,10 +12,9 @@ from typing import BinaryIO
 import av
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 
 from workers.decode_frames import FrameReader, usable_threads
-from workers.decode_sandbox import SandboxIncomplete, confine
+from workers.decode_sandbox import confine
 from workers.decode_source import open_video
 from workers.decode_timeline import Timeline, Undecodable, read_timeline, require_readable
 from workers.decode_wire import (
@@ -34,35 +34,58 @@ _INDEXED = ("mov", "matroska", "avi")
 
 def main(parent_pid: int) -> None:
     """Decode standard input as the link asks; every outcome is a message."""
-    with socket.socket(fileno=1) as link, open(0, "rb", buffering=0, closefd=False) as source:
+    with socket.socket(fileno=1) as link, _StoredVideo(0, closefd=False) as source:
         request = receive_json(link, Kind.REQUEST)
         plan, limits = FramePlan(**request["plan"]), DecodeLimits(**request["limits"])
         cpu_s = limits.cpu_s * max(1, limits.threads)
         missing = confine(memory_bytes=limits.memory_bytes, cpu_s=cpu_s, parent_pid=parent_pid)
-        if request["demuxer"] is None:
-            return send_json(link, Kind.SANDBOX, missing)
-        if missing and limits.require_sandbox:
-            raise SandboxIncomplete(str(missing))
+        if missing or request["demuxer"] is None:
+            send_json(link, Kind.SANDBOX, missing)
+        if request["demuxer"] is None or (missing and limits.require_sandbox):
+            return
+        refusal = _refusal(source, request["demuxer"], plan, limits, link)
+        if source.failure is not None:  # whatever FFmpeg has made of it
+            reason = (source.failure.strerror or "unknown error").lower()
+            refusal = ("internal.error", f"The stored video could not be read: {reason}.")
+        if refusal is None:
+            send(link, Kind.DONE)
+        else:
+            code, message = refusal
+            send_json(link, Kind.ERROR, {"code": code, "message": message})
+
+
+class _StoredVideo(io.FileIO):
+    """Standard input. A disk that can't be read is no fault of the video's, so that is noted in `failure`."""
+
+    failure: OSError | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes | None:
         try:
-            _decode(source, request["demuxer"], plan, limits, link)
-        except Undecodable as refusal:
-            _refuse(link, refusal.code, str(refusal))
-        except MemoryError:
-            _refuse(link, "video.too_large", "Decoding this video takes too much memory.")
-        except av.error.EOFError:
-            _refuse(link, "video.no_frames", "The file ends before its first frame.")
-        except (
-            av.error.FFmpegError,
-            OSError,
-        ) as failure:  # OSError: it sent its demuxer to before its first byte
-            reason = f"The video is damaged: {(failure.strerror or 'unknown error').lower()}."
-            _refuse(link, "video.undecodable", reason)
-        except ValueError as failure:
-            _refuse(link, "video.undecodable", f"The video can't be used: {failure}.")
+            return super().read(size)
+        except OSError as failure:
+            self.failure = failure
+            raise
 
 
-def _refuse(link: socket.socket, code: str, message: str) -> None:
-    send_json(link, Kind.ERROR, {"code": code, "message": message})
+def _refusal(
+    source: BinaryIO, demuxer: str, plan: FramePlan, limits: DecodeLimits, link: socket.socket
+) -> tuple[str, str] | None:
+    """Decode; the code and the sentence that refuse the video, None once all of its frames are sent."""
+    try:
+        _decode(source, demuxer, plan, limits, link)
+    except Undecodable as refusal:
+        return refusal.code, str(refusal)
+    except MemoryError:
+        return "video.too_large", "Decoding this video takes too much memory."
+    except av.error.EOFError:
+        return "video.no_frames", "The file ends before its first frame."
+    except (av.error.FFmpegError, OSError) as failure:
+        # OSError: it sent its demuxer to before its first byte.
+        reason = (failure.strerror or "unknown error").lower()
+        return "video.undecodable", f"The video is damaged: {reason}."
+    except ValueError as failure:
+        return "video.undecodable", f"The video can't be used: {failure}."
+    return None
 
 
 def _decode(
@@ -74,25 +97,25 @@ def _decode(
     wanted = [timeline.pts[i] for i in plan.indices(len(timeline.pts), timeline.duration_s)]
     with open_video(source, demuxer, limits) as (container, stream):
         threads = usable_threads(stream, limits.threads, limits.memory_bytes)
-        size = plan.frame_size(stream.height, stream.width, len(wanted))
+        height, width = stream.height, stream.width  # as planned for: a decoder may think otherwise later
+        size = plan.frame_size(height, width, len(wanted))
         scaler, memory, sent = VideoReformatter(), None, 0
         for pts, frame in FrameReader(container, stream, timeline, threads).frames_at(wanted):
             if memory is None:
-                memory = _memory(link, _info(stream, timeline, frame, len(wanted), *size))
+                memory = _memory(link, _info((height, width), timeline, frame, len(wanted), *size))
             _write(memory, sent, scaler, frame, *size)
             seconds = float((pts - timeline.pts[0]) * timeline.time_base)
             send(link, Kind.FRAME, TIMESTAMP.pack(seconds))
             sent += 1
     require_readable(sent, len(wanted))
-    send(link, Kind.DONE)
 
 
 def _info(
-    stream: VideoStream, timeline: Timeline, frame: VideoFrame, count: int, height: int, width: int
+    picture: tuple[int, int], timeline: Timeline, frame: VideoFrame, count: int, height: int, width: int
 ) -> VideoInfo:
     return VideoInfo(
-        width=stream.width,
-        height=stream.height,
+        width=picture[1],
+        height=picture[0],
         fps=timeline.fps,
         duration_s=float(timeline.duration_s),
         frame_count=len(timeline.pts),

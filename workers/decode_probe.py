@@ -1,4 +1,4 @@
-"""Which layers of the sandbox this machine has, found out at the worker's start by confining a real process."""
+"""Which layers of the sandbox this machine has: by a real process at the worker's start, and by those that follow."""
 
 import logging
 import os
@@ -40,25 +40,39 @@ def missing_layers(server: DecodeServer = SERVER) -> Missing:
         process.close()
 
 
-def sandbox_suffices(policy: Sandbox, metrics: WorkerMetrics, server: DecodeServer = SERVER) -> bool:
-    """Say once and loudly what is missing; whether the worker may work all the same."""
-    try:
-        missing = missing_layers(server)
-    except (OSError, ValueError) as failure:
-        log.error("no decoding process can be started: %s", failure)
-        return False
-    for layer in Layer:
-        metrics.sandbox_layer.labels(layer.value).set(layer not in missing)
-        if layer in missing:
-            log.warning(
-                "videos are decoded without the sandbox's %s: %s. To have it, %s",
-                layer,
-                missing[layer],
-                _REMEDY[layer],
+class SandboxWatch:
+    """Says of each layer that it is missing: once, when the worker starts or when a video first goes without it."""
+
+    def __init__(self, metrics: WorkerMetrics) -> None:
+        self._metrics = metrics
+        self._missing: set[Layer] = set()
+
+    def suffices(self, policy: Sandbox, server: DecodeServer = SERVER) -> bool:
+        """Look at a process that decodes nothing; whether the worker may work with what it has."""
+        try:
+            missing = missing_layers(server)
+        except (OSError, ValueError) as failure:
+            log.error("no decoding process can be started: %s", failure)
+            return False
+        for layer in Layer:
+            self._metrics.sandbox_layer.labels(layer.value).set(1)
+        self.note(missing)
+        if missing and policy is Sandbox.REQUIRED:
+            log.error(
+                "VISUM_SANDBOX is required, and %s is missing: no video is decoded here.", ", ".join(missing)
             )
-    if missing and policy is Sandbox.REQUIRED:
-        log.error(
-            "VISUM_SANDBOX is required, and %s is missing: no video is decoded here.", ", ".join(missing)
-        )
-        return False
-    return True
+            return False
+        return True
+
+    def note(self, missing: Missing) -> None:
+        """A process lacks these. Called on any thread; said twice where two are the first, which does no harm."""
+        for layer in Layer:
+            if layer in missing and layer not in self._missing:
+                self._missing.add(layer)
+                self._metrics.sandbox_layer.labels(layer.value).set(0)
+                log.warning(
+                    "videos are decoded without the sandbox's %s: %s. To have it, %s",
+                    layer,
+                    missing[layer],
+                    _REMEDY[layer],
+                )

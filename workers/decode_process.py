@@ -33,12 +33,15 @@ class DecodeProcess:
         self._server = server
         self._words = words
         self._leash = leash
+        self.killed = False
+        """Whether it was ended before it did so by itself."""
 
     def end(self) -> int | None:
         """Kill the process if it still runs, and wait until it is gone: its exit status, None if that is lost.
 
         A status below 0 is a signal's number, and -9 usually our own.
         """
+        self.killed = True
         with suppress(OSError):
             self._leash.shutdown(socket.SHUT_WR)  # seen at the other end whoever else may hold this one
         try:
@@ -61,7 +64,7 @@ class DecodeProcess:
         return STATUS.unpack(status)[0] if len(status) == STATUS.size else None
 
     def give_up(self) -> tuple[int | None, str]:
-        """End a process that did what it should not: its exit status and its last words.
+        """End a process that did what it should not: its exit status and its last words. `killed` if it still ran.
 
         The server goes with it, once the other videos are done: the processes of one server share the layout of
         their memory, and nobody is to learn it by trying.

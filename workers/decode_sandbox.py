@@ -40,10 +40,6 @@ class Sandbox(StrEnum):
     REQUIRED = "required"
 
 
-class SandboxIncomplete(Exception):
-    """A layer can't be had, and the settings require all of them."""
-
-
 Missing = dict[str, str]
 """The layers that could not be had, and what the kernel said."""
 

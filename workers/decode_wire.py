@@ -8,7 +8,9 @@ A message is a kind (one byte), a length (four bytes, big endian) and a payload:
     FRAME    f64    process: the next frame is in the memory; the payload is its timestamp in seconds
     DONE     empty  process: every frame is in the memory
     ERROR    JSON   process: {"code", "message"}; nothing follows
-    SANDBOX  JSON   process, to a REQUEST without a demuxer: the layers it lacks and why; nothing follows
+    SANDBOX  JSON   process: the layers of its sandbox that it lacks and why. To a REQUEST without a demuxer it is the
+                    answer; otherwise it comes first, and only where a layer is missing. Nothing follows where the
+                    REQUEST's limits require all of them
 """
 
 import json

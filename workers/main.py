@@ -27,7 +27,8 @@ from workers.adapter_desk import AdapterDesk
 from workers.answer import Origin
 from workers.connection import connect
 from workers.consumer import Consumer, Pace
-from workers.decode_probe import sandbox_suffices
+from workers.cpus import usable_cpus
+from workers.decode_probe import SandboxWatch
 from workers.decode_process import SERVER
 from workers.decode_sandbox import Sandbox
 from workers.engine import Engine, EngineLimits
@@ -65,7 +66,7 @@ def run_worker(settings: WorkerSettings) -> int:
     _introduce(backbone)
     SERVER.warm()
     worker = build_worker(settings, backbone, connect(settings.redis_url), tensor_threads=tensor_threads)
-    if not sandbox_suffices(settings.sandbox, worker.metrics):
+    if not worker.sandbox.suffices(settings.sandbox):
         return 1
     job.bind(worker.consumer.run)
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -90,7 +91,7 @@ class Worker:
     engine: Engine
     gauges: Periodic
     forgetting: Periodic
-    metrics: WorkerMetrics
+    sandbox: SandboxWatch
 
 
 def build_worker(
@@ -111,7 +112,8 @@ def build_worker(
     bank = AdapterBank(experts)
     desk = AdapterDesk(registry, backbone, bank, metrics, host_bytes=settings.adapter_host_bytes)
     store = SummaryStore(redis, settings.retention)
-    pipeline = _pipeline(settings, backbone, engine, desk, store, metrics, name)
+    sandbox = SandboxWatch(metrics)
+    pipeline = _pipeline(settings, backbone, engine, desk, store, metrics, sandbox, name)
     announce(redis, _served(backbone))
     pace = Pace(
         lease_s=settings.lease_seconds,
@@ -120,6 +122,7 @@ def build_worker(
         stranded_s=settings.stranded_seconds,
         watch_s=settings.watch_seconds,
         drain_s=settings.drain_seconds,
+        hang_s=settings.hang_seconds,
     )
     # So many jobs more than the engine has rows decode their videos while it generates.
     ahead = _decode_processes(settings)
@@ -128,7 +131,7 @@ def build_worker(
     )
     gauges = Periodic("gauges", _GAUGES_S, Gauges(metrics, engine, bank, desk).update)
     forgetting = Periodic("forgetting", settings.recovery_seconds, pipeline.forget_deleted)
-    return Worker(consumer, engine, gauges, forgetting, metrics)
+    return Worker(consumer, engine, gauges, forgetting, sandbox)
 
 
 def _limits(settings: WorkerSettings, backbone: Backbone) -> EngineLimits:
@@ -142,7 +145,7 @@ def _limits(settings: WorkerSettings, backbone: Backbone) -> EngineLimits:
 
 
 def _decode_processes(settings: WorkerSettings) -> int:
-    return settings.decode_processes or os.cpu_count() or 1
+    return settings.decode_processes or usable_cpus()
 
 
 def _pipeline(
@@ -152,6 +155,7 @@ def _pipeline(
     desk: AdapterDesk,
     store: SummaryStore,
     metrics: WorkerMetrics,
+    sandbox: SandboxWatch,
     name: str,
 ) -> Pipeline:
     prompts = PromptBuilder(backbone.processor, backbone.manifest)
@@ -169,6 +173,7 @@ def _pipeline(
             software=f"{DISTRIBUTION} {version(DISTRIBUTION)}",
         ),
         metrics=metrics,
+        sandbox=sandbox,
         general_prototype=backbone.prototype,
         limits=DecodeLimits(
             wall_s=settings.decode_timeout_s,

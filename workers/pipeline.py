@@ -22,6 +22,7 @@ from workers.adapter_desk import AdapterDesk, PinnedAdapter
 from workers.answer import Findings, Origin, build_result
 from workers.control import JobControl, Stopped, StopReason
 from workers.decode import DecodeCanceled, DecodedVideo, decode
+from workers.decode_probe import SandboxWatch
 from workers.engine import Engine
 from workers.frame_plan import DecodeLimits
 from workers.memory_plan import out_of_memory
@@ -31,6 +32,7 @@ from workers.prompt import Prompt, PromptBuilder
 from workers.request import EngineAnswer, EngineClosed, EngineRequest, RequestStopped
 from workers.retries import HAND_BACK, try_later
 from workers.router import Route, route
+from workers.stopping import settle
 
 log = logging.getLogger("visum.job")
 
@@ -53,6 +55,7 @@ class Pipeline:
         engine: Engine,
         origin: Origin,
         metrics: WorkerMetrics,
+        sandbox: SandboxWatch,
         general_prototype: dict | None,
         limits: DecodeLimits,
         decode_processes: int,
@@ -67,6 +70,7 @@ class Pipeline:
         self._engine = engine
         self._origin = origin
         self._metrics = metrics
+        self._sandbox = sandbox
         self._general_prototype = general_prototype
         self._limits = limits
         self._decoders = threading.Semaphore(decode_processes)
@@ -177,6 +181,7 @@ class Pipeline:
                         self._limits,
                         cancel=control.stop,
                         on_frame=lambda done, total: control.report(Stage.DECODE, done, total),
+                        on_missing=self._sandbox.note,
                     )
             except BlobMissing as missing:
                 raise JobFailure(Code.VIDEO_MISSING, "The uploaded video is no longer stored.") from missing
@@ -231,15 +236,7 @@ class Pipeline:
     def _stopped(self, record: SummaryRecord, reason: StopReason) -> Retry | None:
         self._count(reason.value)
         log.info("job %s stopped: %s", record.id, reason.value)
-        if reason is StopReason.CANCELED:
-            self._store.finish_canceled(record.id, record.generation)
-        elif reason is StopReason.TIMED_OUT:
-            error = JobError(code=Code.JOB_TIMEOUT, message="Summarizing this video took too long.")
-            self._store.fail(record.id, record.generation, error)
-        elif reason is StopReason.DRAINING:
-            handed_back = self._store.requeue(record.id, record.generation, refund_attempt=True)
-            return HAND_BACK if handed_back else None
-        return None
+        return HAND_BACK if settle(self._store, record.id, record.generation, reason) else None
 
     def _failed(self, record: SummaryRecord, failure: JobFailure) -> Retry | None:
         cause = "" if failure.__cause__ is None else f" ({failure.__cause__})"

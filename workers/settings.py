@@ -97,7 +97,9 @@ class WorkerSettings(BaseSettings):
         description="`required`: do not work where the kernel lacks a layer of the decoding process's sandbox; "
         "`best-effort`: say so at start.",
     )
-    decode_processes: int = Field(default=0, ge=0, description="Videos decoded at once; 0: one per CPU.")
+    decode_processes: int = Field(
+        default=0, ge=0, description="Videos decoded at once; 0: one per usable CPU."
+    )
 
     lease_seconds: float = Field(
         default=45.0, gt=0, le=LEASE_SECONDS, description="A worker silent for so long loses its jobs."
@@ -120,6 +122,13 @@ class WorkerSettings(BaseSettings):
         default=25.0,
         ge=0,
         description="Grace period at SIGTERM; what is unfinished then goes back into the queue.",
+    )
+
+    hang_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        description="A worker hangs whose model has moved none of its jobs for so long, or one of whose jobs has not "
+        "stopped when told to: it hands them back and ends, to be started again. No prefill may take longer.",
     )
 
     worker_metrics_port: int = Field(

@@ -107,8 +107,9 @@ class System:
         return store_folder(self.service.data_dir)
 
     def stored_videos(self) -> set[str]:
-        """Every file in the folder of uploads, half-written ones included."""
-        return {path.name for path in blob_folder(self.service.data_dir).rglob("*") if path.is_file()}
+        """Every file in the folder of uploads but whose they are, half-written ones included."""
+        files = (path for path in blob_folder(self.service.data_dir).rglob("*") if path.is_file())
+        return {path.name for path in files if not path.name.startswith(".")}
 
     def workers(self) -> set[int]:
         """The pids of the worker processes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,34 @@ def test_a_folder_that_can_not_be_written_fails_the_check(blobs: LocalBlobStore,
     (tmp_path / "blobs").rmdir()
     with pytest.raises(FileNotFoundError):
         blobs.check()
+
+
+def test_what_is_being_written_is_nobodys_leftover_however_old_it_looks(
+    blobs: LocalBlobStore, tmp_path: Path
+) -> None:
+    with blobs.create("a") as writer:
+        writer.write(b"half")
+        (partial,) = (tmp_path / "blobs").iterdir()
+        os.utime(partial, (0, 0))
+        assert blobs.discard_partial(older_than_s=60) == 0
+        writer.commit()
+    assert blobs.exists("a")
+
+
+def test_a_clock_that_jumps_makes_nothing_old(
+    blobs: LocalBlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(blobs, "a", b"video")
+    (tmp_path / "blobs" / "b.00.partial").write_bytes(b"half")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 7200)
+    assert list(blobs.keys(older_than_s=3600)) == []
+    assert blobs.discard_partial(older_than_s=3600) == 0
+
+
+def test_whose_the_blobs_are_is_noted_and_no_blob(blobs: LocalBlobStore) -> None:
+    assert blobs.owner() is None
+    for service in ("one", "another"):
+        blobs.set_owner(service)
+        assert LocalBlobStore(blobs._root).owner() == service
+    assert list(blobs.keys()) == []

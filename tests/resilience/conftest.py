@@ -115,7 +115,9 @@ class Parts:
         }
 
     def files(self) -> list[str]:
-        return sorted(path.name for path in (self.data / "blobs").iterdir())
+        """Everything in the folder of videos but whose they are."""
+        names = (path.name for path in (self.data / "blobs").iterdir())
+        return sorted(name for name in names if not name.startswith("."))
 
     def close(self) -> None:
         for process in self._processes:

@@ -3,7 +3,7 @@
     python -m tests.resilience.light_worker [--seconds S] [--die before|after MODULE:CLASS.METHOD] [--poison NAME]
 
 `--die` ends the process, as a power cut would, before or after the first call of one method. A job whose file is
-called like `--poison` kills the process whenever it runs.
+called like `--poison` kills the process whenever it runs; one that is called hang.mp4 hangs the first time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import importlib
 import os
 import signal
+import threading
 from functools import wraps
 
 from rq.job import Retry
@@ -65,6 +66,9 @@ class LightWork:
             busy = JobError(code=Code.INTERNAL_ERROR, message="Busy, this once.")
             self._store.requeue(record.id, record.generation, setback=busy)
             return try_later(record.attempts)
+        if record.request.filename == "hang.mp4" and record.attempts == 1:
+            control.report(Stage.GENERATE)
+            threading.Event().wait()
         if control.stop.wait(self._seconds):
             if control.reason is StopReason.DRAINING:
                 self._store.requeue(record.id, record.generation, refund_attempt=True)
@@ -95,6 +99,7 @@ def main() -> None:
         stranded_s=settings.stranded_seconds,
         watch_s=settings.watch_seconds,
         drain_s=settings.drain_seconds,
+        hang_s=settings.hang_seconds,
     )
     work = LightWork(store, name, options.seconds, options.poison)
     consumer = Consumer(

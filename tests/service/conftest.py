@@ -45,8 +45,9 @@ class RunningGateway:
         return self.http.post("/summaries", files={"file": (name, content)}, data=data, headers=headers)
 
     def files(self) -> list[str]:
-        """Everything in the folder of videos, half-written files included."""
-        return sorted(path.name for path in self.parts.settings.blobs.iterdir())
+        """Everything in the folder of videos but whose they are, half-written files included."""
+        names = (path.name for path in self.parts.settings.blobs.iterdir())
+        return sorted(name for name in names if not name.startswith("."))
 
 
 @contextmanager

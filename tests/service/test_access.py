@@ -169,7 +169,7 @@ class TestHealth:
         assert answer.status_code == 503
         assert (answer.json()["workers"]["ok"], answer.json()["workers"]["detail"]) == (False, "")
 
-    @pytest.mark.parametrize(("scope", "told"), [(Scope.ADMIN, "0 alive"), (Scope.SUMMARIES, "")])
+    @pytest.mark.parametrize(("scope", "told"), [(Scope.ADMIN, "0 take work"), (Scope.SUMMARIES, "")])
     def test_who_runs_the_service_is_told_why(self, guarded: RunningGateway, scope: Scope, told: str) -> None:
         answer = CallerWithKey(guarded, "ops", [scope]).get("/readyz")
         assert answer.json()["workers"]["detail"] == told

@@ -149,7 +149,9 @@ def test_a_restarted_redis_knows_every_summary_that_was_answered_for(
 def test_readyz_counts_no_worker_that_fell_silent(gateway: RunningGateway, server: Server) -> None:
     (key,) = server.redis.smembers(f"rq:workers:{QUEUE_NAME}")
     server.redis.pexpire(key, 1)
-    eventually(lambda: gateway.http.get("/readyz").json()["workers"] == {"ok": False, "detail": "0 alive"})
+    eventually(
+        lambda: gateway.http.get("/readyz").json()["workers"] == {"ok": False, "detail": "0 take work"}
+    )
 
 
 class Switch:

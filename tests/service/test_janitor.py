@@ -14,15 +14,16 @@ from tests.service.wire import MP4, eventually
 
 
 def test_only_old_videos_without_a_summary_go(gateway: RunningGateway) -> None:
-    folder = gateway.parts.settings.blobs
+    folder, parts = gateway.parts.settings.blobs, gateway.parts
+    janitor = Janitor(parts.store, parts.blobs, parts.queue, orphan_s=3600, repair_s=86_400)
+    janitor.sweep()
     owned = gateway.post(MP4).json()["id"]
     orphan, young = (new_id(datetime.now(UTC)) for _ in range(2))
     for name in (orphan, young, "of-somebody-else", "dead.00.partial", "live.00.partial"):
         (folder / name).write_bytes(MP4)
     for name in (owned, orphan, "of-somebody-else", "dead.00.partial"):
         os.utime(folder / name, (0, 0))
-    parts = gateway.parts
-    Janitor(parts.store, parts.blobs, parts.queue, orphan_s=3600, repair_s=86_400).sweep()
+    janitor.sweep()
     assert gateway.files() == sorted([owned, young, "of-somebody-else", "live.00.partial"])
 
 

@@ -189,7 +189,12 @@ SAID = {
     "info",
     [
         SAID | {"count": 17},
+        SAID | {"count": 2},
         SAID | {"frame_height": 1 << 20, "frame_width": 1 << 20},
+        SAID | {"frame_height": 8000, "frame_width": 8000},
+        SAID | {"width": 10_000, "height": 10_000},
+        SAID | {"frame_count": 1_000_001},
+        SAID | {"duration_s": 14_401},
         SAID | {"frame_height": 0},
         {"count": 1},
         SAID | {"fps": float("nan")},
@@ -201,7 +206,12 @@ SAID = {
     ],
     ids=[
         "more frames than planned",
+        "more frames than there are",
         "frames beyond the memory limit",
+        "frames of another size than planned",
+        "a picture that is not taken",
+        "more frames than are taken",
+        "a longer video than is taken",
         "empty frames",
         "half of it",
         "no number",
@@ -222,13 +232,16 @@ def test_what_a_process_says_of_a_video_is_not_believed(
     assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_CRASHED
 
 
-def test_a_time_that_is_no_number_is_not_believed(tmp_path: Path, replace_child: Replace) -> None:
+@pytest.mark.parametrize("stamp", ["nan", "inf", "-1e300", "-0.1", "1.1"])
+def test_a_time_outside_of_the_video_is_not_believed(
+    tmp_path: Path, replace_child: Replace, stamp: str
+) -> None:
     replace_child(
         "import socket; from workers.decode_wire import Kind, TIMESTAMP, receive_descriptor, send, send_json\n"
         "link = socket.socket(fileno=1)\n"
         f"send_json(link, Kind.INFO, {SAID!r})\n"
         "receive_descriptor(link, Kind.MEMORY)\n"
-        "send(link, Kind.FRAME, TIMESTAMP.pack(float('nan')))\n"
+        f"send(link, Kind.FRAME, TIMESTAMP.pack(float('{stamp}')))\n"
         "send(link, Kind.DONE)\n"
     )
     assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_CRASHED
@@ -286,7 +299,7 @@ def test_messages_nested_beyond_measure_are_a_failure_of_the_decoder(
 
 
 def test_videos_under_way_share_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.decode._usable_cpus", lambda: 6)
+    monkeypatch.setattr("workers.decode.usable_cpus", lambda: 6)
     cpus = _Cpus()
     with cpus.share() as first, cpus.share() as second, cpus.share() as third:
         assert (first, second, third) == (6, 3, 2)

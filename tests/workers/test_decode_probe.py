@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tests.workers.decoders import stand_in
+from tests.workers.decoders import spoiled, stand_in
 from tests.workers.videos import write_video
-from workers.decode_probe import missing_layers, sandbox_suffices
+from workers.decode import decode
+from workers.decode_probe import SandboxWatch, missing_layers
 from workers.decode_process import DecodeServer
 from workers.decode_sandbox import Layer, Sandbox
+from workers.frame_plan import FramePlan
 from workers.metrics import WorkerMetrics
 
 LACKS_LANDLOCK = """
@@ -30,6 +32,7 @@ WITHOUT_NAMESPACES = """
 import json, sys
 from pathlib import Path
 from contract.errors import JobFailure
+from workers.decode import decode
 from workers.decode import decode
 from workers.decode_probe import missing_layers
 from workers.frame_plan import DecodeLimits, FramePlan
@@ -62,7 +65,7 @@ def test_a_missing_layer_is_said_with_its_remedy_and_fatal_only_where_required(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with stand_in(tmp_path, LACKS_LANDLOCK) as server:
-        assert sandbox_suffices(policy, WorkerMetrics(registry), server) is works
+        assert SandboxWatch(WorkerMetrics(registry)).suffices(policy, server) is works
     (said, *fatal) = [record for record in caplog.records if record.name == "visum.decode"]
     assert said.levelno == logging.WARNING
     assert "landlock: Operation not supported. To have it, use Linux 5.13" in said.getMessage()
@@ -76,7 +79,7 @@ def test_a_whole_sandbox_is_no_news(registry: CollectorRegistry, caplog: pytest.
         pytest.skip(f"not all layers are to be had here: {missing}")
     caplog.clear()  # of servers that other tests killed
     server = DecodeServer()
-    assert sandbox_suffices(Sandbox.REQUIRED, WorkerMetrics(registry), server)
+    assert SandboxWatch(WorkerMetrics(registry)).suffices(Sandbox.REQUIRED, server)
     server.close()
     assert caplog.records == []
     assert {_layer(registry, layer) for layer in Layer} == {1}
@@ -86,7 +89,7 @@ def test_a_worker_that_can_start_no_decoding_process_does_not_work(
     tmp_path: Path, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     with stand_in(tmp_path, "raise SystemExit(1)") as server:
-        assert not sandbox_suffices(Sandbox.BEST_EFFORT, WorkerMetrics(registry), server)
+        assert not SandboxWatch(WorkerMetrics(registry)).suffices(Sandbox.BEST_EFFORT, server)
     assert "no decoding process can be started" in caplog.text
 
 
@@ -113,4 +116,21 @@ def test_without_user_namespaces_the_other_layers_hold_and_requiring_all_refuses
     found = json.loads(run.stdout)
     assert "No space left on device" in found["missing"]["namespaces"]
     assert not {"landlock", "seccomp", "limits"} & (set(found["missing"]) - set(missing_layers()))
-    assert (found["False"], found["True"]) == (4, "decode.crashed")
+    assert (found["False"], found["True"]) == (4, "internal.error")
+
+
+def test_a_layer_that_is_lost_later_is_said_once_and_measured(
+    tmp_path: Path, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = SandboxWatch(WorkerMetrics(registry))
+    assert watch.suffices(Sandbox.BEST_EFFORT)
+    caplog.clear()
+    with spoiled(
+        tmp_path, "def fail(): raise OSError(95, 'Gone')\ndecode_sandbox.open_nothing = fail"
+    ) as server:
+        for name in ("a.mp4", "b.mp4"):
+            plan = FramePlan(frame_pixels=3136)
+            decode(write_video(tmp_path / name, 1), plan, on_missing=watch.note, server=server)
+    said = [record.getMessage() for record in caplog.records if "landlock" in record.getMessage()]
+    assert len(said) == (0 if Layer.LANDLOCK in missing_layers() else 1)
+    assert _layer(registry, Layer.LANDLOCK) == 0

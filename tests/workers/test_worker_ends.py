@@ -10,6 +10,7 @@ from contract.errors import Code
 from contract.queue import MAX_ATTEMPTS
 from contract.records import Status
 from tests.workers.service import Service, wait_until
+from workers.consumer import EXIT_HUNG
 
 QUICK = {
     "lease_seconds": 3,
@@ -93,6 +94,16 @@ def test_what_a_stopped_worker_cannot_finish_is_handed_back_at_once(service: Ser
     assert service.queue.job_ids == [summary_id]
     service.start_worker(**QUICK)
     assert service.ended(summary_id).status is Status.SUCCEEDED
+
+
+def test_a_job_whose_model_hangs_can_be_canceled_and_costs_its_worker(service: Service, video: Path) -> None:
+    worker = service.start_worker(step_s=10_000, hang_seconds=1, **QUICK)
+    summary_id = service.submit(video)
+    wait_until(lambda: service.store.get(summary_id).progress.stage == "generate", "its first token is there")
+    service.store.request_cancel(summary_id)
+    assert worker.wait(timeout=60) == EXIT_HUNG, service.logs()
+    assert service.store.get(summary_id).status is Status.CANCELED
+    assert service.redis.zcard(service.queue.started_job_registry.key) == 0
 
 
 def test_a_worker_outlives_a_restart_of_redis(service: Service, video: Path) -> None:
