@@ -24,6 +24,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import av
 from redis.exceptions import RedisError
 
 from benchmarks.processes import PartFailed
@@ -40,6 +41,7 @@ from training.world.video import write_mp4
 
 FIRST_CLIP = 7_000  # of the test split
 DRAIN_S, SETTLE_S = 240.0, 120.0
+LONG_CLIP = 100  # times a clip is repeated in a long one: over a second of decoding can be hit
 JOBS_PER_MINUTE = 31  # at least: a little more than 300 in ten minutes
 HASTE = 3  # clients submit this much faster where the workers keep up
 LONGEST_PAUSE_S = 12.0  # between two faults; in a short run so much less that every kind strikes within it
@@ -161,13 +163,34 @@ def _survivors(system: System) -> list[int]:
 
 
 def _videos(folder: Path, per_domain: int) -> list[Path]:
+    """Clips of every domain, and a long one for each round of these."""
     folder.mkdir()
     paths = []
     for index in range(FIRST_CLIP, FIRST_CLIP + per_domain):
         for domain in DOMAINS:
             paths.append(folder / f"{domain}-{index}.mp4")
             write_mp4(make_clip(domain, index, "test"), paths[-1])
+        long = folder / f"long-{index}.mp4"
+        _repeat(paths[-1], long)
+        paths.append(long)
     return paths
+
+
+def _repeat(clip: Path, target: Path) -> None:
+    """The clip's packets again and again, as one video."""
+    with av.open(str(target), "w") as written:
+        began = 0
+        for _ in range(LONG_CLIP):
+            with av.open(str(clip)) as read:
+                source = read.streams.video[0]
+                if not written.streams:
+                    written.add_stream_from_template(source)
+                for packet in read.demux(source):
+                    if packet.dts is not None:  # the last one only says that there are no more
+                        packet.pts, packet.dts = packet.pts + began, packet.dts + began
+                        packet.stream = written.streams[0]
+                        written.mux(packet)
+                began += source.duration
 
 
 def render(verdict: Verdict) -> str:
