@@ -194,15 +194,17 @@ def _repeat(clip: Path, target: Path) -> None:
 
 
 def render(verdict: Verdict) -> str:
-    """The table of faults and the verdict, for a person."""
-    lines = [f"{'fault':<40}{'count':>6}{'well again, s':>22}{'next summary, s':>22}"]
-    lines.append(f"{'':<46}{'median':>14}{'max':>8}{'median':>14}{'max':>8}")
+    """The table of faults as docs/reliability.md shows it, and the verdict."""
+    lines = [
+        "| fault | count | well again, s (median / max) | next summary, s (median / max) |",
+        "|---|---|---|---|",
+    ]
     for name, row in verdict.figures["by_fault"].items():
-        cells = "".join(
-            f"{spread['median']:>14}{spread['max']:>8}" if spread else f"{'–':>14}{'–':>8}"
+        cells = (
+            f"{spread['median']} / {spread['max']}" if spread else "–"
             for spread in (row["recovery_s"], row["next_finish_s"])
         )
-        lines.append(f"{name:<40}{row['count']:>6}{cells}")
+        lines.append(f"| {name} | {row['count']} | {' | '.join(cells)} |")
     told = verdict.figures
     lines.append(
         f"{told['jobs_accepted']} jobs, {told['faults']} faults in {told['minutes']} minutes: "

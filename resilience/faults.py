@@ -240,18 +240,23 @@ def _fill_redis(scene: Scene, part: Part) -> Watch:
 
 FAULTS = (
     Fault("worker killed (SIGKILL)", "worker", _kill_worker, busy=_works),
-    Fault("worker paused past its lease (SIGSTOP)", "worker", _pause_worker, busy=_works),
+    Fault(
+        f"worker paused past its lease (SIGSTOP {PAUSE_PAST_LEASE_S:g} s)",
+        "worker",
+        _pause_worker,
+        busy=_works,
+    ),
     Fault("worker restarted in order (SIGTERM)", "worker", _stop_worker, busy=_works),
     Fault("decoder killed (SIGKILL)", "worker", _kill_decoder, busy=_decodes),
     Fault("decode server killed (SIGKILL)", "worker", _kill_decode_server, busy=_decodes),
     Fault("gateway killed (SIGKILL)", "gateway", _kill_gateway),
     Fault("gateway killed during an upload", "gateway", _cut_upload),
-    Fault("gateway paused (SIGSTOP)", "gateway", _pause_gateway),
+    Fault(f"gateway paused (SIGSTOP {GATEWAY_PAUSE_S:g} s)", "gateway", _pause_gateway),
     Fault("gateway restarted in order (SIGTERM)", "gateway", _stop_gateway),
     Fault("Redis killed (SIGKILL)", "Redis", _kill_redis),
-    Fault("Redis paused (SIGSTOP)", "Redis", _pause_redis),
+    Fault(f"Redis paused (SIGSTOP {REDIS_PAUSE_S:g} s)", "Redis", _pause_redis),
     Fault("Redis restarted in order (SIGTERM)", "Redis", _stop_redis),
-    Fault("Redis out of memory", "Redis", _fill_redis),
+    Fault(f"Redis out of memory ({FULL_S:g} s)", "Redis", _fill_redis),
 )
 
 
