@@ -1,11 +1,11 @@
-"""The kill test: gateways, workers and Redis are killed, paused and restarted at random while jobs go through.
+"""The kill test: gateways, workers, their decoders and Redis are killed, paused and restarted while jobs go through.
 
     python -m resilience.chaos --minutes 10 [--seed N] [--backbone NAME|FOLDER] [--out FILE]
 
 Two gateways, three workers and a Valkey with an append-only file, all of them real processes; clients that submit
 with idempotency keys and look at every summary all the time. Then the faults end, everything accepted has to come
 to its end, and what is left is audited. Prints the faults with their recovery times, and one line of JSON. Exit
-status 1 if a promise was broken. Linux only: it reads /proc.
+status 1 if a promise was broken, or a kind of fault disturbed nothing and so shows nothing. Linux only: it reads /proc.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from benchmarks.processes import answers
@@ -79,9 +80,9 @@ class Work(Watch):
     was begun again for that reason.
     """
 
-    def __init__(self, scene: Scene, hit: dict[str, int], *, by_decoder: bool = False) -> None:
+    def __init__(self, redis: Redis, hit: dict[str, int], *, by_decoder: bool = False) -> None:
         super().__init__(self._taken_up)
-        self._redis = scene.system.redis
+        self._redis = redis
         self._left = dict(hit)  # id → generation
         self._by_decoder = by_decoder
         self._tried_again = False
@@ -142,13 +143,13 @@ def _kill_worker(scene: Scene, part: Part) -> Watch | None:
     pid = part.pid
     part.replace(signal.SIGKILL)
     hit = _running_at(scene, pid)  # asked once it is dead: what it held then nobody else has finished
-    return Work(scene, hit) if hit else None
+    return Work(scene.system.redis, hit) if hit else None
 
 
 def _stop_worker(scene: Scene, part: Part) -> Watch | None:
     hit = _running_at(scene, part.pid)
     part.replace(signal.SIGTERM)
-    return Work(scene, hit) if hit else None
+    return Work(scene.system.redis, hit) if hit else None
 
 
 def _pause_worker(scene: Scene, part: Part) -> Watch | None:
@@ -157,7 +158,7 @@ def _pause_worker(scene: Scene, part: Part) -> Watch | None:
     goes_on_at = time.monotonic() + PAUSE_PAST_LEASE_S
     try:
         hit = _running_at(scene, part.pid)
-        work = Work(scene, hit) if hit else None
+        work = Work(scene.system.redis, hit) if hit else None
         while time.monotonic() < goes_on_at:
             if work is not None:
                 work.look()
@@ -182,7 +183,7 @@ def _kill_decoding(scene: Scene, part: Part, whom: Callable[[dict[int, int]], in
     if not hit or not decoders:
         return None
     os.kill(whom(decoders), signal.SIGKILL)
-    return Work(scene, hit, by_decoder=True)
+    return Work(scene.system.redis, hit, by_decoder=True)
 
 
 def _kill_gateway(scene: Scene, part: Part) -> Watch:

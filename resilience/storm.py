@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -49,9 +49,14 @@ class Storm:
     """Deals out every kind of fault once, in a drawn order, then again; the moments and the parts are drawn too."""
 
     def __init__(
-        self, scene: Scene, seed: int, pause_s: tuple[float, float], say: Callable[[str], None]
+        self,
+        scene: Scene,
+        seed: int,
+        pause_s: tuple[float, float],
+        say: Callable[[str], None],
+        faults: Sequence[Fault] = FAULTS,
     ) -> None:
-        self._scene, self._pause_s, self._say = scene, pause_s, say
+        self._scene, self._pause_s, self._say, self._faults = scene, pause_s, say, faults
         self._draw = Random(seed)
         self._deck: list[Fault] = []
         self._threads: list[threading.Thread] = []
@@ -65,7 +70,7 @@ class Storm:
                 self._deck.append(fault)
         self._join()
         for _ in range(MORE_ROUNDS):
-            for fault in FAULTS:
+            for fault in self._faults:
                 if not any(struck.told for struck in self.struck if struck.fault is fault):
                     self._begin(fault)
             self._join()
@@ -87,7 +92,7 @@ class Storm:
 
     def _next(self) -> Fault:
         if not self._deck:
-            self._deck = self._draw.sample(FAULTS, len(FAULTS))
+            self._deck = self._draw.sample(self._faults, len(self._faults))
         return self._deck.pop(0)
 
     def _part_for(self, fault: Fault) -> Part | None:
