@@ -2,7 +2,7 @@
 
 The specification's own rules come from `compose_spec`; what it leaves open is checked here: that all volumes,
 networks, dependencies and mounted files that a service names are there, and what must not get lost (`hardening.py`):
-no root, nothing writable but what is meant to be, and every package pinned by hash.
+no root, nothing writable but what is meant to be, nothing without a bound, and every package pinned by hash.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ def main() -> int:
 
 
 def _problems() -> Iterator[str]:
-    base = _read(COMPOSE)
+    base = read(COMPOSE)
     for path in (COMPOSE, *OVERLAYS):
         try:
-            PyCompose.from_yaml(yaml.safe_dump(_read(path)))
+            PyCompose.from_yaml(yaml.safe_dump(read(path)))
         except ValueError as error:
             yield f"{path.name}: {error}"
     for path in OVERLAYS:
-        for name in _read(path)["services"].keys() - base["services"].keys():
+        for name in read(path)["services"].keys() - base["services"].keys():
             yield f"{path.name}: there is no service {name} to lay this over"
     for name, service in base["services"].items():
         yield from (f"{COMPOSE.name}: {name}: {problem}" for problem in _dangling(service, base))
         yield from (f"{COMPOSE.name}: {name}: {problem}" for problem in hardening.of_service(service, ROOT))
     for path in OVERLAYS:
-        for name, service in _read(path)["services"].items():
+        for name, service in read(path)["services"].items():
             yield from (f"{path.name}: {name}: {problem}" for problem in hardening.of_overlay(service))
+    yield from (f"{COMPOSE.name}: {problem}" for problem in hardening.of_composition(base))
     yield from hardening.of_images(ROOT)
     if (promtool := shutil.which("promtool")) is not None:
         checked = subprocess.run(
@@ -58,9 +59,13 @@ def _problems() -> Iterator[str]:
             yield f"{PROMETHEUS.name}: {checked.stdout}{checked.stderr}"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The file with merge keys resolved and variables at their defaults, as compose reads it."""
-    return yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", path.read_text()))
+def read(path: Path) -> dict[str, Any]:
+    """The file with merge keys resolved and variables at their defaults, as compose reads it.
+
+    One that has to be set is left as `$NAME`.
+    """
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", path.read_text())
+    return yaml.safe_load(re.sub(r"\$\{(\w+):\?[^}]*\}", r"$\1", text))
 
 
 def _dangling(service: dict[str, Any], base: dict[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 LOCKS = {"build": None, "gateway": (), "worker": ("worker",)}
 """The lock files, and the extras of the project that each is for; the build's is not of the project's packages."""
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)", re.MULTILINE)
+_REDIS = {"--appendonly": "yes", "--appendfsync": "always", "--maxmemory-policy": "noeviction"}
 _LOOSENS = ("privileged", "cap_add", "devices", "network_mode", "pid", "ipc", "userns_mode")
 
 
@@ -27,6 +28,11 @@ def of_service(service: dict[str, Any], root: Path) -> Iterator[str]:
         yield "may gain privileges"
     if "/tmp" not in service.get("tmpfs", []):
         yield "has no /tmp of its own, or one on disk"
+    for bound in ("mem_limit", "pids_limit"):
+        if not service.get(bound):
+            yield f"has no {bound}: one part may starve the others"
+    if service.get("build") is None and not _is_exact(service.get("image", "")):
+        yield f"is whatever {service.get('image')} means today: name a version"
     yield from of_overlay(service)
     if (build := service.get("build")) is not None:
         user = _last_user(root / build["context"] / build["dockerfile"])
@@ -44,9 +50,35 @@ def of_overlay(service: dict[str, Any]) -> Iterator[str]:
         yield "its root file system is not read-only"
 
 
+def of_composition(compose: dict[str, Any]) -> Iterator[str]:
+    """What services are to each other: who reaches Redis, what Redis promises, who may write models."""
+    services = compose["services"]
+    redis = services["redis"]
+    for name, service in services.items():
+        for network in set(redis["networks"]) & set(service["networks"]):
+            if service is not redis and "VISUM_REDIS_URL" not in service.get("environment", {}):
+                yield f"{name} reaches redis over {network}, and has no business there"
+    for network in redis["networks"]:
+        if not compose["networks"][network] or compose["networks"][network].get("internal") is not True:
+            yield f"redis is on {network}, which leads outside: make it internal"
+    told = dict(zip(redis["command"][1::2], redis["command"][2::2], strict=False))
+    for option, value in _REDIS.items():
+        if told.get(option) != value:
+            yield f"redis: {option} is {told.get(option) or 'not set'}: {value} is what a 202 relies on"
+    if "--maxmemory" not in told:
+        yield "redis: has no --maxmemory: the kernel ends it where it should refuse"
+    if not told.get("--requirepass", "").startswith("$"):
+        yield "redis: has no password, or one that is written down here"
+    if "models:/models:ro" not in services["gateway"]["volumes"]:
+        yield "gateway: may write models, which it only reads"
+
+
 def of_images(root: Path) -> Iterator[str]:
-    """The Dockerfiles' installs, and the lock files."""
+    """The Dockerfiles' bases and installs, and the lock files."""
     for path in sorted((root / "docker").glob("*.Dockerfile")):
+        for base in re.findall(r"^FROM\s+(\S+)", path.read_text(), re.MULTILINE):
+            if not _is_exact(base):
+                yield f"{path.name}: is built on whatever {base} means today: name a version"
         for command in _pip_commands(path.read_text()):
             hashed = "--require-hashes" in command
             own = "--no-deps" in command and ("--no-index" in command or "--no-build-isolation" in command)
@@ -81,6 +113,11 @@ def _of_lock(text: str, project: dict[str, Any], extras: tuple[str, ...] | None)
         version = pinned.get(canonicalize_name(wanted.name))
         if version is None or not wanted.specifier.contains(version, prereleases=True):
             yield f"does not hold {line} (it has {version or 'none'}): run `make lock`"
+
+
+def _is_exact(image: str) -> bool:
+    """Whether it names a version, or even the bytes."""
+    return re.search(r"(:v?\d+\.\d+[\w.-]*|@sha256:[0-9a-f]{64})$", image) is not None
 
 
 def _last_user(dockerfile: Path) -> str | None:

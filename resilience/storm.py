@@ -5,17 +5,18 @@ from __future__ import annotations
 import bisect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from redis.exceptions import RedisError
 
-from resilience.faults import FAULTS, Fault, Scene
+from resilience.faults import FAULTS, LOOK_S, Fault, Scene
 from resilience.system import Part
 
 GIVE_UP_S = 120.0
-LOOK_S = 0.1
+BUSY_S, BUSY_LOOK_S = 10.0, 0.02
+MORE_ROUNDS = 5
 
 
 @dataclass
@@ -27,7 +28,12 @@ class Struck:
     began: float
     well: float | None = None
     missed: bool = False  # it could not be done: what it needed was down
-    idle: bool = False  # nothing ran there
+    idle: bool = False  # it disturbed nothing
+
+    @property
+    def told(self) -> bool:
+        """Whether it did something, so that what came of it says something."""
+        return not (self.missed or self.idle)
 
     @property
     def recovery_s(self) -> float | None:
@@ -43,62 +49,85 @@ class Storm:
     """Deals out every kind of fault once, in a drawn order, then again; the moments and the parts are drawn too."""
 
     def __init__(
-        self, scene: Scene, seed: int, pause_s: tuple[float, float], say: Callable[[str], None]
+        self,
+        scene: Scene,
+        seed: int,
+        pause_s: tuple[float, float],
+        say: Callable[[str], None],
+        faults: Sequence[Fault] = FAULTS,
     ) -> None:
-        self._scene, self._pause_s, self._say = scene, pause_s, say
+        self._scene, self._pause_s, self._say, self._faults = scene, pause_s, say, faults
         self._draw = Random(seed)
         self._deck: list[Fault] = []
         self._threads: list[threading.Thread] = []
         self.struck: list[Struck] = []
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Strike while it is not `until` and every kind has not struck once; then wait for each to be over."""
-        while not until() or {struck.fault for struck in self.struck} != set(FAULTS):
-            time.sleep(self._draw.uniform(*self._pause_s))
+        """Strike while it is not `until`, then with what hit nothing yet; each is over when this returns."""
+        while not until():
             fault = self._next()
-            part = self._free_part(fault.kind)
-            if part is None:
-                self._deck.append(fault)  # all of that kind are being hit: later
-                continue
-            thread = threading.Thread(target=self._strike, args=(fault, part), daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            if not self._begin(fault):
+                self._deck.append(fault)
+        self._join()
+        for _ in range(MORE_ROUNDS):
+            for fault in self._faults:
+                if not any(struck.told for struck in self.struck if struck.fault is fault):
+                    self._begin(fault)
+            self._join()
+
+    def _begin(self, fault: Fault) -> bool:
+        """Strike after a pause, once a part is there to be hit; False if there was none for a while."""
+        time.sleep(self._draw.uniform(*self._pause_s))
+        part = self._part_for(fault)
+        if part is None:
+            return False
+        thread = threading.Thread(target=self._strike, args=(fault, part), daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        return True
+
+    def _join(self) -> None:
         for thread in self._threads:
             thread.join()
 
     def _next(self) -> Fault:
         if not self._deck:
-            self._deck = self._draw.sample(FAULTS, len(FAULTS))
+            self._deck = self._draw.sample(self._faults, len(self._faults))
         return self._deck.pop(0)
 
-    def _free_part(self, kind: str) -> Part | None:
-        """A part of this kind that nothing happens to just now; it is held from here on."""
-        parts = self._scene.system.of(kind)
-        for part in self._draw.sample(parts, len(parts)):
-            if part.lock.acquire(blocking=False):
-                return part
+    def _part_for(self, fault: Fault) -> Part | None:
+        """A part that this fault disturbs and that nothing else happens to just now; it is held from here on."""
+        parts = self._scene.system.of(fault.kind)
+        give_up = time.monotonic() + BUSY_S
+        while time.monotonic() < give_up:
+            for part in self._draw.sample(parts, len(parts)):
+                if part.lock.acquire(blocking=False):
+                    if fault.busy(self._scene, part):
+                        return part
+                    part.lock.release()
+            time.sleep(BUSY_LOOK_S)
         return None
 
     def _strike(self, fault: Fault, part: Part) -> None:
         struck = Struck(fault, part.name, time.monotonic())
         self.struck.append(struck)
         try:
-            well = fault.strike(self._scene, part)
+            watch = fault.strike(self._scene, part)
         except (OSError, RedisError) as missed:  # what it needed was down for another fault
             struck.missed = True
             self._say(f"{fault.name} missed {part.name}: {missed!r}")
             return
         finally:
             part.lock.release()
-        if well is None:
-            struck.idle = True
-            self._say(f"{fault.name} at {part.name}: nothing ran there")
-            return
         give_up = struck.began + GIVE_UP_S
-        while not well():
+        while watch is not None and not watch.look():
             if time.monotonic() > give_up:
                 self._say(f"{fault.name} at {part.name}: not over after {GIVE_UP_S:g} s")
                 return
             time.sleep(LOOK_S)
-        struck.well = time.monotonic()
+        if watch is None or watch.idle:
+            struck.idle = True
+            self._say(f"{fault.name} at {part.name}: disturbed nothing")
+            return
+        struck.well = watch.since
         self._say(f"{fault.name} at {part.name}: well again after {struck.recovery_s:.1f} s")

@@ -66,6 +66,12 @@ class Part:
         if self.process.poll() is None:
             self.process.send_signal(number)
 
+    def decoders(self) -> dict[int, int]:
+        """Of a worker: its decoding processes, each with the program that started it."""
+        assert self.process is not None
+        parents = {pid: parent for pid, parent, _ in _processes()}
+        return {pid: server for pid, server in parents.items() if parents.get(server) == self.process.pid}
+
     def replace(self, number: signal.Signals) -> None:
         """End the process with this signal, and start another."""
         assert self.process is not None
@@ -127,7 +133,7 @@ class System:
     def survivors(self) -> list[int]:
         """Processes that belong to a part that was ended."""
         sessions = {session for part in self.parts for session in part.sessions}
-        return [pid for pid, session in _sessions() if session in sessions]
+        return [pid for pid, _, session in _processes() if session in sessions]
 
     def _workers(self) -> int:
         try:
@@ -179,14 +185,14 @@ def wait_until(true: Callable[[], object], what: str, timeout_s: float = PATIENC
         time.sleep(0.1)
 
 
-def _sessions() -> Iterator[tuple[int, int]]:
-    """Every process that is no zombie, with its session."""
+def _processes() -> Iterator[tuple[int, int, int]]:
+    """Every process that is no zombie, with its parent and its session."""
     for entry in PROC.iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 # The name in brackets may hold anything; state, parent, group and session follow it.
-                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                state, parent, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if state != "Z":
-                yield int(entry.name), int(session)
+                yield int(entry.name), int(parent), int(session)

@@ -62,7 +62,10 @@ def judge(seen: Evidence) -> Verdict:
     ]
     if len(seen.accepted) < seen.fewest_jobs:
         failures.append(f"{len(seen.accepted)} jobs were accepted, {seen.fewest_jobs} are needed")
-    never = [struck for struck in seen.struck if struck.well is None and not (struck.missed or struck.idle)]
+    told = [struck for struck in seen.struck if struck.told]
+    untried = [fault.name for fault in FAULTS if all(struck.fault is not fault for struck in told)]
+    failures += [f"{name} disturbed nothing in this run, which so says nothing of it" for name in untried]
+    never = [struck for struck in told if struck.well is None]
     failures += [f"{struck.fault.name} at {struck.part} was never over" for struck in never]
     figures = {
         "minutes": round(seen.minutes, 1),
@@ -73,7 +76,8 @@ def judge(seen: Evidence) -> Verdict:
         "orphaned_blobs": len(seen.orphans),
         "orphaned_processes": len(seen.survivors),
         "most_attempts": max((end["attempts"] for end in seen.ends.values()), default=0),
-        "faults": sum(not struck.missed for struck in seen.struck),
+        "faults": len(told),
+        "faults_that_disturbed_nothing": len(seen.struck) - len(told),
         "by_fault": table(seen.struck, seen.finishes),
         "clients_saw": dict(sorted(seen.counts.items())),
     }
@@ -81,10 +85,11 @@ def judge(seen: Evidence) -> Verdict:
 
 
 def table(struck: list[Struck], finishes: list[float]) -> dict[str, dict[str, Any]]:
-    """Per kind of fault: how often, and the median and longest seconds until all was well and until the next finish."""
+    """Per kind of fault: how often it hit something, and the median and longest seconds until all was well and until
+    the next finish."""
     rows = {}
     for fault in FAULTS:
-        hits = [hit for hit in struck if hit.fault is fault and not hit.missed]
+        hits = [hit for hit in struck if hit.fault is fault and hit.told]
         rows[fault.name] = {
             "count": len(hits),
             "recovery_s": _spread([hit.recovery_s for hit in hits]),

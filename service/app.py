@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from contract.problem import Problem
 from service import docs, problems
 from service.draining import CloseWhileDraining
+from service.durability import warn_of_losses
 from service.gateway import Gateway, open_gateway
 from service.headers import SecurityHeadersMiddleware
 from service.janitor import Janitor
@@ -64,6 +65,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     gateway: Gateway = app.state.gateway
     _say_who_may(gateway.settings)
+    await asyncio.to_thread(warn_of_losses, gateway.probe)
     janitor = Janitor(
         gateway.store,
         gateway.blobs,

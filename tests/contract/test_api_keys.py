@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 
 import pytest
 from redis import Redis
 
+from contract import api_keys as api_keys_module
 from contract import keys
 from contract.api_keys import ApiKeys, Scope
 
@@ -60,6 +63,21 @@ def test_a_tenant_may_have_several_and_lose_one(api_keys: ApiKeys) -> None:
 def test_a_token_that_is_not_exactly_right_finds_nothing(api_keys: ApiKeys, spoil: object) -> None:
     _, token = api_keys.create("acme")
     assert api_keys.find(spoil(token)) is None  # type: ignore[operator]
+
+
+def test_a_secret_is_256_random_bits(api_keys: ApiKeys) -> None:
+    made = {api_keys.create("acme")[1].rpartition("_")[2] for _ in range(20)}
+    assert len(made) == 20
+    assert {len(bytes.fromhex(secret)) * 8 for secret in made} == {256}
+
+
+def test_secrets_are_compared_in_constant_time() -> None:
+    """Told from the source: a clock in a test could not tell the two apart on a busy machine."""
+    tree = ast.parse(inspect.getsource(api_keys_module))
+    compared = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Compare)]
+    assert not [text for text in compared if "digest" in text or "secret" in text]
+    calls = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert "hmac.compare_digest(key.digest, _digest(secret))" in calls
 
 
 def test_the_secret_of_one_key_is_no_good_with_the_id_of_another(api_keys: ApiKeys) -> None:

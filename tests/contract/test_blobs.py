@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -30,6 +31,29 @@ def test_a_committed_blob_is_there(blobs: LocalBlobStore) -> None:
     with blobs.local_path("a") as path:
         assert path.read_bytes() == b"video"
     assert (blobs.exists("a"), blobs.size("a"), list(blobs.keys())) == (True, 5, ["a"])
+
+
+def test_a_commit_syncs_the_bytes_then_renames_then_syncs_the_folder(
+    blobs: LocalBlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any other order a power cut can leave a name without its bytes, or an accepted video without a name."""
+    done: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noting_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        status = os.fstat(descriptor)
+        kind = "folder" if stat.S_ISDIR(status.st_mode) else f"file of {status.st_size} bytes"
+        done.append(("synced", kind))
+
+    def noting_rename(source: Path, target: Path) -> None:
+        rename(source, target)
+        done.append(("renamed to", Path(target).name))
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(os, "rename", noting_rename)
+    put(blobs, "a", b"video")
+    assert done == [("synced", "file of 5 bytes"), ("renamed to", "a"), ("synced", "folder")]
 
 
 def test_nothing_is_visible_before_the_commit(blobs: LocalBlobStore) -> None:

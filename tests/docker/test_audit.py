@@ -2,27 +2,58 @@
 
 from __future__ import annotations
 
-import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "docker" / "audit.py"
+from tests.docker.scripts import script
+
 SOUND = {"name": "a", "version": "1", "vulns": []}
 VULNERABLE = {"name": "b", "version": "2", "vulns": [{"id": "CVE-2026-0001"}]}
 UNKNOWN = {"name": "c", "skip_reason": "Dependency not found"}
 
 
+INDEX = """
+import io, json, re
+import urllib3
+from requests.adapters import HTTPAdapter
+
+def answer(self, request, *rest, **options):
+    name = re.fullmatch("https://pypi.org/pypi/([^/]+)/[^/]+/json", request.url)[1]
+    known = [{"id": "CVE-2026-0001", "aliases": [], "fixed_in": ["999"], "summary": "planted"}]
+    told = json.dumps({"vulnerabilities": known if name == "VULNERABLE" else []}).encode()
+    return self.build_response(request, urllib3.HTTPResponse(io.BytesIO(told), status=200, preload_content=False))
+
+HTTPAdapter.send = answer
+"""
+"""Python reads this first in whatever process finds it on its path as sitecustomize.py: pip-audit's own requests, but
+for the network, end here."""
+
+
 @pytest.fixture
-def audit(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("audit", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def audit() -> ModuleType:
+    return script("audit")
+
+
+@pytest.mark.parametrize("vulnerable", ["hatchling", "torch"])
+def test_pip_audit_is_asked_of_every_lock_and_its_findings_fail_the_check(
+    audit: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    vulnerable: str,
+) -> None:
+    """The real pip-audit over the real lock files; the index that it asks is the test's."""
+    (tmp_path / "sitecustomize.py").write_text(INDEX.replace("VULNERABLE", vulnerable))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert audit.main() == 1
+    said = capsys.readouterr()
+    assert re.fullmatch(rf"requirements-\w+\.lock: {vulnerable} \S+: CVE-2026-0001\n", said.err)
+    assert "nothing known against" in said.out  # of the other lock
 
 
 def run(audit: ModuleType, monkeypatch: pytest.MonkeyPatch, answer: list[dict[str, Any]] | str) -> int:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from resilience.faults import FAULTS
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 
@@ -16,6 +18,12 @@ def _promises() -> list[str]:
     """The rows of the table of promises."""
     table = PAGE.read_text().split("## Promises")[1].split("\n## ")[0]
     return [line for line in table.splitlines() if line.startswith("|")][2:]
+
+
+def test_every_fault_of_the_kill_test_is_in_the_table_of_figures() -> None:
+    table = PAGE.read_text().split("## Promises")[0]
+    named = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
+    assert named == [fault.name for fault in FAULTS]
 
 
 @pytest.mark.parametrize("row", _promises(), ids=lambda row: row.split("|")[1].strip()[:40])

@@ -20,6 +20,7 @@ from service.app import create_app
 from service.problems import STATUS
 from service.settings import GatewaySettings
 from service.views import Accepted, SummaryList, SummaryView
+from tests.service.conftest import RunningGateway
 
 
 @pytest.fixture
@@ -150,3 +151,20 @@ def test_a_new_summary_is_linked_to_operations_that_there_are(document: dict[str
     links = document["paths"]["/summaries"]["post"]["responses"]["202"]["links"]
     known = {one["operationId"] for path in document["paths"].values() for one in path.values()}
     assert {link["operationId"] for link in links.values()} <= known
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "documented"),
+    [
+        ("GET", "/domains/nobody", "/domains/{name}"),
+        ("GET", "/summaries/01K4Z7QHR8V2M6N3P5T9W1XBYC", "/summaries/{summary_id}"),
+        ("DELETE", "/summaries/01K4Z7QHR8V2M6N3P5T9W1XBYC", "/summaries/{summary_id}"),
+    ],
+)
+def test_the_answer_to_a_name_that_nobody_has_is_in_the_document(
+    gateway: RunningGateway, method: str, path: str, documented: str
+) -> None:
+    """A fuzzer goes on with the names that it was told, so it rarely asks for another."""
+    assert gateway.http.request(method, path).status_code == 404
+    answers = gateway.http.get("/openapi.json").json()["paths"][documented][method.lower()]["responses"]
+    assert "404" in answers

@@ -101,6 +101,13 @@ def test_a_filename_is_made_fit_to_be_shown(given: str | None, shown: str) -> No
     assert display_name(given) == shown
 
 
+def test_the_name_of_an_uploaded_file_is_stripped_before_it_is_kept(gateway: RunningGateway) -> None:
+    """Here where it comes in: whatever shows it later, a log, a terminal or a page, was not asked to be careful."""
+    answer = gateway.post(MP4, "../../etc/a\x1b[31m\u202eb.mp4")
+    shown = gateway.http.get(answer.headers["Location"]).json()["request"]["filename"]
+    assert shown == gateway.store.get(answer.json()["id"]).request.filename == "a[31mb.mp4"
+
+
 class TestIdempotency:
     def test_the_same_request_again_gets_the_same_answer(self, gateway: RunningGateway) -> None:
         first, second = (gateway.post(MP4, key="k", domain="general") for _ in range(2))

@@ -87,7 +87,19 @@ def test_a_listing_shows_ones_own(acme: CallerWithKey, rival: CallerWithKey) -> 
 
 
 @pytest.mark.parametrize(
-    "domain", ["auto:acme", "*:acme", "acme", "@acme:queued:auto", "auto:", ":acme", "*"]
+    "domain",
+    [
+        "auto:acme",
+        "*:acme",
+        "acme",
+        "@acme:queued:auto",
+        "@acme:*",
+        "*:@acme",
+        "auto:@acme",
+        "auto:",
+        ":acme",
+        "*",
+    ],
 )
 def test_no_domain_that_is_asked_for_leads_into_another_tenants_index(
     guarded: RunningGateway, acme: CallerWithKey, domain: str

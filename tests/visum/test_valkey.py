@@ -29,6 +29,19 @@ def test_what_was_written_survives_a_kill_of_the_server(short_path: Path) -> Non
     process.wait(timeout=20)
 
 
+def test_the_server_says_that_it_syncs_every_write_and_forgets_nothing_for_room(short_path: Path) -> None:
+    """A kill leaves the page cache, so it can't show this; a power cut would."""
+    valkey = EmbeddedValkey(short_path)
+    process = valkey.start()
+    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
+        told = client.config_get("append*") | client.config_get("maxmemory-policy")
+    assert told["appendonly"] == "yes"
+    assert told["appendfsync"] == "always"
+    assert told["maxmemory-policy"] == "noeviction"
+    process.terminate()
+    process.wait(timeout=20)
+
+
 def test_it_listens_on_no_port_and_its_socket_is_the_users_alone(short_path: Path) -> None:
     valkey = EmbeddedValkey(short_path / "valkey")
     process = valkey.start()

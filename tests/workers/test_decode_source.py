@@ -131,3 +131,9 @@ def test_ffmpeg_itself_opens_nothing_that_a_video_refers_to(traps: Traps) -> Non
         except av.error.FFmpegError:
             pass
     assert (traps.reads, traps.connections) == (0, 0)
+
+
+def test_a_video_is_read_as_what_its_first_bytes_said_and_as_nothing_else() -> None:
+    """FFmpeg guesses nothing: what is Matroska from its first byte on is not, where it was said to be MP4."""
+    with pytest.raises(av.error.FFmpegError), open_video(BytesIO(_with_sound()), "mov", LIMITS):
+        pass
