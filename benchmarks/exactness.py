@@ -94,9 +94,9 @@ def _compared(case: Case, tokens: int) -> Breakdown:
 
 
 def _watched(on: Running) -> WatchedChooser:
-    chooser = on.engine._chooser
+    chooser = on.engine._rows.chooser
     watched = WatchedChooser(chooser.stop_ids, chooser.penalties, chooser.warpers).watch()
-    on.engine._chooser = watched
+    on.engine._rows.chooser = watched
     return watched
 
 

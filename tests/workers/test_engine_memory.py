@@ -124,7 +124,7 @@ def test_a_row_whose_memory_a_prefill_took_starts_again(
     engine.step()
     second = engine.submit(request_of(backbone, 1))
     engine.prefill()  # ready, and not yet in a row
-    engine._shed()
+    engine._rows.shed()
     turn(engine, [first, second])
     assert [first.result().token_ids, second.result().token_ids] == expected
 
