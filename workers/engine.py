@@ -19,12 +19,12 @@ from milora import MiloraModel
 from model_store.backbone import Backbone
 from workers.intake import Intake
 from workers.line import Line, fail
-from workers.memory_plan import cache_budget, head_width, plan_cache
+from workers.memory_plan import cache_budget, head_width, plan_cache, prefill_bytes
 from workers.prefill import Look, Prefill
 from workers.request import EngineAnswer, EngineClosed, EngineRequest
 from workers.rows import Rows
 from workers.slot_cache import SlotCache
-from workers.token_step import TokenStep
+from workers.token_step import TokenStep, lay_out
 from workers.vision_cache import VisionCache
 
 log = logging.getLogger("visum.engine")
@@ -38,14 +38,16 @@ class EngineLimits:
     """How much may be in flight.
 
     `max_batch` requests of `row_tokens` tokens each, prompt and answer (None: as many as the backbone reads);
-    `prefill_tokens` (padding included) in one prefill; `vision_cache_bytes` of features of videos seen before.
-    Memory may allow less of the first two: they are planned when the engine is made.
+    `prefill_tokens` (padding included) in one prefill; `vision_cache_bytes` of features of videos seen before;
+    `host_bytes` are what others of this process may take later. Memory may allow less of the first two: they are
+    planned when the engine is made.
     """
 
     max_batch: int = 8
     prefill_tokens: int = 16384
     row_tokens: int | None = None
     vision_cache_bytes: int = 256 << 20
+    host_bytes: int = 0
 
 
 class Engine:
@@ -67,10 +69,11 @@ class Engine:
         tensor_threads: int | None = None,
     ) -> None:
         self._device = backbone.device
-        cache = _planned_cache(backbone, limits)
+        stacked = lay_out(backbone.model, experts, limits.max_batch)
+        cache = _planned_cache(backbone, limits)  # in what is free after everything that stays
         self.vision = VisionCache(limits.vision_cache_bytes)
         self._line = Line(rows=cache.rows, length=cache.length, prefill_tokens=limits.prefill_tokens)
-        token_step = TokenStep(backbone.model, cache, experts)
+        token_step = TokenStep(backbone.model, cache, stacked)
         self._rows = Rows(self._line, backbone, token_step, self._free_memory)
         prefill = Prefill(backbone.model, experts, self.vision)
         self._intake = Intake(self._line, prefill, self._free_memory)
@@ -210,12 +213,16 @@ def _take_tensor_threads(count: int) -> None:
 def _planned_cache(backbone: Backbone, limits: EngineLimits) -> SlotCache:
     """The cache for as much of the limits as the memory that is free now allows."""
     config = backbone.model.config.text_config
+    later = prefill_bytes(backbone.model.config, backbone.dtype, limits.prefill_tokens)
+    later += limits.vision_cache_bytes
+    if backbone.device.type == "cpu":
+        later += limits.host_bytes
     plan = plan_cache(
         config,
         backbone.dtype,
         rows=limits.max_batch,
         length=limits.row_tokens or config.max_position_embeddings,
-        budget=cache_budget(backbone.device),
+        budget=cache_budget(backbone.device, later),
     )
     return SlotCache(
         layers=config.num_hidden_layers,

@@ -7,12 +7,11 @@ from concurrent.futures import Future
 import torch
 
 from contract.errors import Code, JobFailure
+from workers.memory_plan import PATCHES_PER_TOKEN
 from workers.prefill import Look, Prefilled
 from workers.request import EngineClosed, EngineRequest, RequestStopped
 from workers.sequence import Sequence
 
-_PATCHES_PER_TOKEN = 4
-"""What the tower may read in one pass for every token of a prefill: as many patches are merged into one."""
 
 WaitingLook = tuple[Look, "Future[torch.Tensor]"]
 
@@ -76,7 +75,7 @@ class Line:
         patches = 0
         while self.looks:
             patches += self.looks[0][0].prompt.patches
-            if group and patches > self._prefill_tokens * _PATCHES_PER_TOKEN:
+            if group and patches > self._prefill_tokens * PATCHES_PER_TOKEN:
                 break
             group.append(self.looks.popleft())
         return group
@@ -91,7 +90,7 @@ class Line:
             while self.waiting and len(group) < free:
                 prompt = self.waiting[0].request.prompt
                 longest, patches = max(longest, prompt.tokens), patches + prompt.patches
-                tokens = max(longest * (len(group) + 1), patches / _PATCHES_PER_TOKEN)
+                tokens = max(longest * (len(group) + 1), patches / PATCHES_PER_TOKEN)
                 if group and tokens > self._prefill_tokens:
                     break
                 sequence = self.waiting.popleft()

@@ -138,6 +138,7 @@ def _limits(settings: WorkerSettings, backbone: Backbone) -> EngineLimits:
         prefill_tokens=settings.prefill_tokens,
         row_tokens=plan.most_tokens() + _WORDS_TOKENS + settings.max_new_tokens,
         vision_cache_bytes=settings.vision_cache_bytes,
+        host_bytes=settings.adapter_host_bytes,
     )
 
 

@@ -8,8 +8,9 @@ import torch
 from contract.errors import Code, JobFailure
 from model_store.backbone import Backbone
 from tests.workers.requests import answers, engine_of, prompt_of, request_of, turn
+from workers.engine import EngineLimits
 from workers.prefill import Look, Prefill
-from workers.token_step import TokenStep
+from workers.token_step import TokenStep, _adjacent
 
 PASSES = {"prefill": Prefill, "decode step": TokenStep}
 
@@ -147,3 +148,23 @@ def test_videos_that_are_too_much_together_are_looked_at_one_by_one(
     futures = [engine.look(Look(prompt_of(backbone, seed), key=key)) for seed, key in enumerate(keys)]
     engine.step()
     assert [type(future.exception(timeout=0)) for future in futures] == [type(None), ValueError, type(None)]
+
+
+def test_the_cache_is_planned_last_and_leaves_what_others_will_take(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken_for = []
+
+    def budget(device: torch.device, later: int) -> int:
+        for layer in backbone.model.model.language_model.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            assert _adjacent([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
+            assert _adjacent([mlp.gate_proj.weight, mlp.up_proj.weight])
+        spoken_for.append(later)
+        return 1 << 30
+
+    monkeypatch.setattr("workers.engine.cache_budget", budget)
+    engine_of(backbone, vision_cache_bytes=0)
+    engine_of(backbone, vision_cache_bytes=100, host_bytes=1000)
+    engine_of(backbone, vision_cache_bytes=0, prefill_tokens=2 * EngineLimits.prefill_tokens)
+    assert spoken_for == [spoken_for[0], spoken_for[0] + 1100, 2 * spoken_for[0]]
