@@ -3,8 +3,8 @@
     prefill    look at videos, run the prompts of those at the head of the line that there are rows for
     decode     let the prefilled ones join, drop what was stopped, one token for everybody in flight
 
-The two run at the same time, or in turns where one of them fills all cores: neither starves. Requests join and
-leave between decode steps, whatever adapters they use; nobody waits for anybody else's answer.
+The two run on a thread each, or in turns on one where either fills all cores. Requests join and leave between decode
+steps, whatever adapters they use: they wait for a prefill at most, never for anybody else's answer.
 """
 
 import logging
@@ -17,8 +17,9 @@ import torch
 
 from milora import MiloraModel
 from model_store.backbone import Backbone
+from workers.health import Health
 from workers.intake import Intake
-from workers.line import Line, fail
+from workers.line import Line
 from workers.memory_plan import cache_budget, head_width, plan_cache, prefill_bytes
 from workers.prefill import Look, Prefill
 from workers.request import EngineAnswer, EngineClosed, EngineRequest
@@ -72,35 +73,40 @@ class Engine:
         stacked = lay_out(backbone.model, experts, limits.max_batch)
         cache = _planned_cache(backbone, limits)  # in what is free after everything that stays
         self.vision = VisionCache(limits.vision_cache_bytes)
+        self._health = Health()
         self._line = Line(rows=cache.rows, length=cache.length, prefill_tokens=limits.prefill_tokens)
         token_step = TokenStep(backbone.model, cache, stacked)
-        self._rows = Rows(self._line, backbone, token_step, self._free_memory)
+        self._rows = Rows(self._line, backbone, token_step, self._health, self._free_memory)
         prefill = Prefill(backbone.model, experts, self.vision)
-        self._intake = Intake(self._line, prefill, self._free_memory)
+        self._intake = Intake(self._line, prefill, self._health, self._free_memory)
         turns = (
             [self._run_in_turns] if _fills_the_cores(backbone) else [self._run_prefills, self._run_decoding]
         )
         self._threads = [threading.Thread(target=turn, name="visum-engine", daemon=True) for turn in turns]
         self._tensor_threads = tensor_threads or torch.get_num_threads()
+        self._on_broken: Callable[[], None] = lambda: None
 
     # -- from any thread ------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, on_broken: Callable[[], None] = lambda: None) -> None:
+        """`on_broken` is called, once at least, when the device or this process is of no more use. By then everybody is
+        told, and nobody is taken any more."""
+        self._on_broken = on_broken
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
         """End the threads after their current pass; whatever is unanswered fails with `EngineClosed`."""
-        line = self._line
-        with line.moved:
-            line.closed = True
-            line.moved.notify_all()
+        self._line.close()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
-        fail([*line.waiting, *line.prefilled, *line.rows], EngineClosed())
-        for _, future in line.looks:
-            future.set_exception(EngineClosed())
+        self._line.dismiss(EngineClosed())
+
+    @property
+    def broken(self) -> bool:
+        """Whether the process has to begin anew."""
+        return self._health.broken
 
     @property
     def room(self) -> int:
@@ -113,7 +119,7 @@ class Engine:
 
     def submit(self, request: EngineRequest) -> "Future[EngineAnswer]":
         """Queue a request. Its future raises RequestStopped, JobFailure (model.empty_answer,
-        model.out_of_memory, video.too_long) or EngineClosed in place of an answer."""
+        model.out_of_memory, video.too_long), EngineBroken or EngineClosed in place of an answer."""
         return self.submit_all([request])[0]
 
     def submit_all(self, requests: list[EngineRequest]) -> "list[Future[EngineAnswer]]":
@@ -154,13 +160,22 @@ class Engine:
             self.prefill()
         except Exception:  # a bug must cost the requests at hand, which have been told, not the service
             log.exception("a prefill failed")
+        self._give_up_if_broken()
 
     def _try_decode(self) -> None:
         try:
             self.decode()
         except Exception as failure:
             log.exception("a step failed; %d requests in flight fail with it", self.in_flight)
-            self._rows.fail_all(failure)
+            self._rows.fail_all(self._health.judge(failure))
+        self._give_up_if_broken()
+
+    def _give_up_if_broken(self) -> None:
+        """Those who were not in the pass that broke it are as if they had never been here."""
+        if self._health.broken:
+            self._line.close()
+            self._line.dismiss(EngineClosed())
+            self._on_broken()
 
     def _await(self, work: Callable[[], object]) -> bool:
         """Wait for work; False when the engine is closed."""

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 
 from contract.errors import Code, JobFailure
+from workers.health import Health, out_of_memory
 from workers.line import Line, WaitingLook, fail
-from workers.memory_plan import out_of_memory
 from workers.prefill import Look, Prefill
 from workers.sequence import Sequence
 
@@ -16,11 +16,15 @@ _TOO_LARGE = "The machine has too little memory for this video, even on its own.
 
 
 class Intake:
-    """Runs the passes over those at the head of the line. `free_memory` lets go of what can be made again."""
+    """Runs the passes over those at the head of the line. `free_memory` lets go of what can be made again.
 
-    def __init__(self, line: Line, prefill: Prefill, free_memory: Callable[[], None]) -> None:
+    It is called after the `except` of a failed pass, never in it: there the failure keeps the pass's tensors alive.
+    """
+
+    def __init__(self, line: Line, prefill: Prefill, health: Health, free_memory: Callable[[], None]) -> None:
         self._line = line
         self._prefill = prefill
+        self._health = health
         self._free_memory = free_memory
 
     def look(self) -> None:
@@ -31,12 +35,15 @@ class Intake:
         try:
             seen = self._prefill.see([look for look, _ in group])
         except Exception as failure:
-            if out_of_memory(failure):
-                self._look_one_by_one(group)
+            if not out_of_memory(failure):
+                log.exception("looking at %d videos failed", len(group))
+                told = self._health.judge(failure)
+                for _, future in group:
+                    future.set_exception(told)
                 return
-            log.exception("looking at %d videos failed", len(group))
-            for _, future in group:
-                future.set_exception(failure)
+            seen = None
+        if seen is None:
+            self._look_one_by_one(group)
             return
         for (_, future), video in zip(group, seen, strict=True):
             future.set_result(video.pooled)
@@ -48,8 +55,10 @@ class Intake:
             try:
                 future.set_result(self._prefill.see([look])[0].pooled)
             except Exception as failure:
-                short = out_of_memory(failure)
-                future.set_exception(JobFailure(Code.MODEL_OUT_OF_MEMORY, _TOO_LARGE) if short else failure)
+                if out_of_memory(failure):
+                    future.set_exception(JobFailure(Code.MODEL_OUT_OF_MEMORY, _TOO_LARGE))
+                else:
+                    future.set_exception(self._health.judge(failure))
 
     def prefill(self) -> None:
         """Prefill what may join."""
@@ -61,7 +70,7 @@ class Intake:
         except Exception as failure:  # nobody else would answer those that have not got through
             with self._line.moved:
                 at_hand, self._line.prefilling = self._line.prefilling, []
-            fail(at_hand, failure)
+            fail(at_hand, self._health.judge(failure))
             raise
 
     def _prefill_group(self, group: list[Sequence]) -> list[Sequence]:
@@ -76,6 +85,8 @@ class Intake:
         except Exception as failure:
             if not out_of_memory(failure):
                 raise
+            prefilled = None
+        if prefilled is None:
             return self._split(group)
         for sequence, gates in zip(group, prefilled.gates, strict=True):
             sequence.gates = gates

@@ -12,6 +12,8 @@ from workers.prefill import Look, Prefilled
 from workers.request import EngineClosed, EngineRequest, RequestStopped
 from workers.sequence import Sequence
 
+_ANSWERS_BEFORE_MORE = 16
+"""After memory ran out: so many answers without that, and one more may be in flight."""
 
 WaitingLook = tuple[Look, "Future[torch.Tensor]"]
 
@@ -32,10 +34,25 @@ class Line:
         self.ready: deque[tuple[list[Sequence], Prefilled]] = deque()
         #: Who is in flight; a sequence's place in the list is its row in cache, tokens and positions.
         self.rows: list[Sequence] = []
-        self.room = rows
+        self.room = self._most = rows
+        self._answers = 0  # since memory last ran out, or since there is room for one more
         self._length, self._prefill_tokens = length, prefill_tokens
         #: A prefill ran out of memory beside so many rows: the next one waits until there are fewer.
         self._too_many_rows: int | None = None
+
+    def close(self) -> None:
+        """Take nobody any more."""
+        with self.moved:
+            self.closed = True
+            self.moved.notify_all()
+
+    def dismiss(self, failure: Exception) -> None:
+        """Tell everybody who has no answer yet."""
+        with self.moved:
+            fail([*self.waiting, *self.prefilled, *self.rows], failure)
+            for _, future in self.looks:
+                future.set_exception(failure)
+            self.looks.clear()
 
     def submit(self, requests: list[EngineRequest]) -> list[Sequence]:
         """Queue requests in one piece: the next prefill finds all of them."""
@@ -73,11 +90,12 @@ class Line:
         """All videos that are to be looked at, as far as they fit into one pass."""
         group: list[WaitingLook] = []
         patches = 0
-        while self.looks:
-            patches += self.looks[0][0].prompt.patches
-            if group and patches > self._prefill_tokens * PATCHES_PER_TOKEN:
-                break
-            group.append(self.looks.popleft())
+        with self.moved:
+            while self.looks:
+                patches += self.looks[0][0].prompt.patches
+                if group and patches > self._prefill_tokens * PATCHES_PER_TOKEN:
+                    break
+                group.append(self.looks.popleft())
         return group
 
     def next_group(self) -> list[Sequence]:
@@ -122,6 +140,32 @@ class Line:
                 self.waiting.extendleft(reversed(late))
                 taken = len(self.rows) + len(self.prefilled)
                 self._too_many_rows = max(1, taken)  # they may be gone by now: an empty batch is always tried
+
+    def start_again(self, sequences: list[Sequence]) -> None:
+        """Back to the head of the line, as if they had not begun."""
+        with self.moved:
+            for sequence in sequences:
+                sequence.restart()
+            self.waiting.extendleft(reversed(sequences))
+            self.moved.notify_all()
+
+    def shrink(self, room: int) -> None:
+        """Memory ran out: fewer at once from now on."""
+        with self.moved:
+            self.room, self._answers = max(1, room), 0
+
+    def grow(self) -> None:
+        """Nothing is in flight, so that memory is free again."""
+        with self.moved:
+            self.room = self._most
+
+    def answered(self) -> None:
+        """What sufficed for some answers in a row may suffice for one more at once."""
+        with self.moved:
+            self._answers += 1
+            if self._answers >= _ANSWERS_BEFORE_MORE and self.room < self._most:
+                self.room, self._answers = self.room + 1, 0
+                self.moved.notify_all()
 
     def drop_stopped(self) -> None:
         """Nobody waits for the answer of those who were stopped."""

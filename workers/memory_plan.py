@@ -88,10 +88,3 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("
         return max(0, min(free, limit - taken + int(stat["inactive_file"])))
     except (OSError, ValueError, KeyError):  # no container, or one without a limit ("max")
         return free
-
-
-def out_of_memory(failure: BaseException) -> bool:
-    """Whether memory ran out: torch has an error of its own for a GPU, and none for the CPU."""
-    if isinstance(failure, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(failure, RuntimeError) and "can't allocate memory" in str(failure)

@@ -2,7 +2,7 @@
 
 It is the language model of VideoLLaMA3 (Qwen2) written out for one new position a row, with the experts of any
 mixture of adapters beside its linear layers. In a step nothing is asked of the device and nothing grows: shapes
-depend on the number of rows B, the span T and the places of the experts alone, so that steps can be compiled.
+depend on the number of rows B, the span T and the places of the experts alone: a step can be compiled, none is.
 
     B rows   T positions looked at   H hidden   D head width   Hq query heads   Hkv key-value heads   I inner width
     S adapter slots   W·m places of the rows, by slot   R ranks of a site (K·r of every adapted layer in it)
