@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from benchmarks.case import Case, demo_case, random_case
-from benchmarks.engine_arm import Running, one_by_one, own_domains, running, together
+from benchmarks.engine_arm import one_by_one, own_domains, running, together
 from benchmarks.plan import Plan
 from benchmarks.random_model import SMALL, Shape
 from benchmarks.report import Breakdown, Comparison, Share
@@ -21,17 +21,18 @@ from workers.sequence import Sequence as InFlight
 BF16_MANTISSA_BITS = 7
 
 
-class WatchedChooser(Chooser):
-    """Chooses as the engine does, and notes the two likeliest logits by prompt and place in the answer."""
+class Watch:
+    """Notes the two likeliest logits by prompt and place in the answer, and lets the engine choose as it does."""
 
-    def watch(self) -> WatchedChooser:
-        object.__setattr__(self, "likeliest", {})
-        return self
+    def __init__(self, chooser: Chooser) -> None:
+        self.likeliest: dict[tuple[int, int], tuple[float, ...]] = {}
+        self._choose = chooser.choose
+        chooser.choose = self
 
-    def choose(self, sequences: Sequence[InFlight], logits: torch.Tensor) -> torch.Tensor:
+    def __call__(self, sequences: Sequence[InFlight], first: int, logits: torch.Tensor) -> torch.Tensor:
         for sequence, row in zip(sequences, logits.float().topk(2).values.tolist(), strict=True):
             self.likeliest[id(sequence.request.prompt), len(sequence.generated)] = tuple(row)
-        return super().choose(sequences, logits)
+        return self._choose(sequences, first, logits)
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ def _in_bf16(case: Case) -> Case:
 
 def _compared(case: Case, tokens: int) -> Breakdown:
     with running(case) as on:
-        chooser = _watched(on)
+        watch = Watch(on.engine._rows.chooser)
         asks = own_domains(on)
         alone = [answer.token_ids for answer in one_by_one(on, asks, tokens).answers]
-        calls = dict(chooser.likeliest)
+        calls = dict(watch.likeliest)
         beside = [answer.token_ids for answer in together(on, asks, tokens).answers]
     parted = [
         difference(one, other, lambda place, ask=ask: calls[id(ask.clip.prompt), place])
@@ -91,13 +92,6 @@ def _compared(case: Case, tokens: int) -> Breakdown:
         )
         shares.append(Share(name="distance there", unit="bf16 steps", value=Spread.of(d.gap for d in parted)))
     return Breakdown(title=case.name, shares=tuple(shares))
-
-
-def _watched(on: Running) -> WatchedChooser:
-    chooser = on.engine._chooser
-    watched = WatchedChooser(chooser.stop_ids, chooser.penalties, chooser.warpers).watch()
-    on.engine._chooser = watched
-    return watched
 
 
 def difference(

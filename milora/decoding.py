@@ -75,7 +75,7 @@ class DecodeExperts:
                 weights[to] = weights[row]
 
     def arrange(self, slots: Sequence[int], *, same_shape: bool = False) -> Arrangement | None:
-        """The first rows by slot; ``None`` when no row has an adapter. ``same_shape`` for captured graphs."""
+        """The first rows by slot; ``None`` when no row has an adapter. ``same_shape`` for compiled steps."""
         if not any(slots):
             return None
         every = self._handle.slots if same_shape else 0

@@ -51,7 +51,8 @@ _WORDS_TOKENS = 4096
 
 
 def run_worker(settings: WorkerSettings) -> int:
-    """Work until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if the backbone can't be loaded."""
+    """Work until SIGTERM or SIGINT. Returns the exit status: 0, or 1 if the backbone can't be loaded or the engine
+    broke: then whoever keeps this process alive begins it anew."""
     _log(settings)
     tracing.configure("visum-worker")
     tensor_threads = settings.torch_threads or torch.get_num_threads()
@@ -71,7 +72,7 @@ def run_worker(settings: WorkerSettings) -> int:
     job.bind(worker.consumer.run)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: worker.consumer.stop())
-    worker.engine.start()
+    worker.engine.start(on_broken=worker.consumer.stop)
     worker.gauges.start()
     worker.forgetting.start()
     try:
@@ -80,7 +81,7 @@ def run_worker(settings: WorkerSettings) -> int:
         worker.gauges.stop()
         worker.forgetting.stop()
         worker.engine.close()
-    return 0
+    return 1 if worker.engine.broken else 0
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ def _limits(settings: WorkerSettings, backbone: Backbone) -> EngineLimits:
         prefill_tokens=settings.prefill_tokens,
         row_tokens=plan.most_tokens() + _WORDS_TOKENS + settings.max_new_tokens,
         vision_cache_bytes=settings.vision_cache_bytes,
+        host_bytes=settings.adapter_host_bytes,
     )
 
 

@@ -10,7 +10,10 @@ from transformers import PreTrainedConfig
 log = logging.getLogger("visum.engine")
 
 CPU_SHARE, GPU_SHARE = 0.4, 0.7
-"""Of the free memory, for the cache. The rest is for prefills, frames, and on the CPU for everybody else."""
+"""Of the memory that is free and not spoken for, for the cache. The rest is for what is not reckoned: pieces between
+tensors, frames, and on the CPU for everybody else."""
+PATCHES_PER_TOKEN = 4
+"""What the tower reads for every token of a prefill: as many patches are merged into one."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,28 @@ def cache_bytes_per_token(config: PreTrainedConfig, dtype: torch.dtype) -> int:
     return 2 * config.num_hidden_layers * width * torch.empty(0, dtype=dtype).element_size()
 
 
+def prefill_bytes(config: PreTrainedConfig, dtype: torch.dtype, tokens: int) -> int:
+    """What a prefill takes beside the weights: its keys and values until they have rows, and the largest tensors that
+    one layer holds at once. Tower and language model run one after the other: the larger of them counts."""
+    text, vision = config.text_config, config.vision_config
+    reading = tokens * (4 * text.hidden_size + 3 * text.intermediate_size)
+    looking = tokens * PATCHES_PER_TOKEN * (8 * vision.hidden_size + 2 * vision.intermediate_size)
+    element = torch.empty(0, dtype=dtype).element_size()
+    return tokens * cache_bytes_per_token(text, dtype) + element * max(reading, looking)
+
+
 def head_width(config: PreTrainedConfig) -> int:
     """D, the numbers in one attention head."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def cache_budget(device: torch.device) -> int:
-    """Bytes that the cache may take on this device, as of now."""
+def cache_budget(device: torch.device, later: int) -> int:
+    """Bytes that the cache may take on this device, as of now; `later` ones are spoken for by others."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * GPU_SHARE)
-    return int(available_bytes() * CPU_SHARE)
+        free, share = torch.cuda.mem_get_info(device)[0], GPU_SHARE
+    else:
+        free, share = available_bytes(), CPU_SHARE
+    return int(max(0, free - later) * share)
 
 
 def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -73,10 +88,3 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("
         return max(0, min(free, limit - taken + int(stat["inactive_file"])))
     except (OSError, ValueError, KeyError):  # no container, or one without a limit ("max")
         return free
-
-
-def out_of_memory(failure: BaseException) -> bool:
-    """Whether memory ran out: torch has an error of its own for a GPU, and none for the CPU."""
-    if isinstance(failure, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(failure, RuntimeError) and "can't allocate memory" in str(failure)

@@ -25,11 +25,11 @@ from workers.decode import DecodeCanceled, DecodedVideo, decode
 from workers.decode_probe import SandboxWatch
 from workers.engine import Engine
 from workers.frame_plan import DecodeLimits
-from workers.memory_plan import out_of_memory
+from workers.health import out_of_memory
 from workers.metrics import TOTAL, WorkerMetrics
 from workers.prefill import Look
 from workers.prompt import Prompt, PromptBuilder
-from workers.request import EngineAnswer, EngineClosed, EngineRequest, RequestStopped
+from workers.request import EngineAnswer, EngineBroken, EngineClosed, EngineRequest, RequestStopped
 from workers.retries import HAND_BACK, try_later
 from workers.router import Route, route
 from workers.stopping import settle
@@ -95,6 +95,8 @@ class Pipeline:
                 result = self._summarize(record, control)
         except (Stopped, RequestStopped, DecodeCanceled, EngineClosed):
             return self._stopped(record, control.reason or StopReason.DRAINING)
+        except EngineBroken:
+            return self._suspected(record)
         except JobFailure as failure:
             return self._failed(record, failure)
         except redis.exceptions.RedisError:
@@ -237,6 +239,13 @@ class Pipeline:
         self._count(reason.value)
         log.info("job %s stopped: %s", record.id, reason.value)
         return HAND_BACK if settle(self._store, record.id, record.generation, reason) else None
+
+    def _suspected(self, record: SummaryRecord) -> Retry | None:
+        """The engine broke over this job, among others. It goes back at once, but the attempt counts, as after a crash:
+        what breaks every engine is begun alone from the third time on, and ends."""
+        self._count("engine_broken")
+        log.warning("job %s was in the pass in which the engine broke: handed back", record.id)
+        return HAND_BACK if self._store.requeue(record.id, record.generation) else None
 
     def _failed(self, record: SummaryRecord, failure: JobFailure) -> Retry | None:
         cause = "" if failure.__cause__ is None else f" ({failure.__cause__})"

@@ -58,3 +58,7 @@ class RequestStopped(Exception):
 
 class EngineClosed(Exception):
     """The engine was shut down before the request was answered."""
+
+
+class EngineBroken(Exception):
+    """The request was in the pass that showed that this process can't generate any more. It may be the cause."""

@@ -14,12 +14,13 @@ from workers.request import EngineAnswer, EngineRequest
 class Sequence:
     """One request on its way.
 
-    Prefill fills `gates` and the two times; every step appends to `generated`. `ids` is prompt plus answer.
+    Prefill fills `gates` and the two times; every step appends to `generated`. `draws` has a number in [0, 1) for
+    every token of a sampled answer, None for a greedy one.
     """
 
     request: EngineRequest
     future: "Future[EngineAnswer]"
-    generator: torch.Generator | None
+    draws: list[float] | None
     submitted: float = field(default_factory=time.monotonic)
     generated: list[int] = field(default_factory=list)
     gates: GateRecord | None = None
@@ -29,17 +30,16 @@ class Sequence:
     @classmethod
     def of(cls, request: EngineRequest) -> "Sequence":
         """A request that has just arrived."""
-        generator = None if request.seed is None else torch.Generator().manual_seed(request.seed)
-        return cls(request, Future(), generator)
-
-    @property
-    def ids(self) -> list[int]:
-        return [*self.request.prompt.input_ids.tolist(), *self.generated]
+        future: Future[EngineAnswer] = Future()
+        future.set_running_or_notify_cancel()  # a request is stopped by its `stop` alone
+        if request.seed is None:
+            return cls(request, future, None)
+        generator = torch.Generator().manual_seed(request.seed)
+        draws = torch.rand(request.max_new_tokens, generator=generator, dtype=torch.double)
+        return cls(request, future, draws.tolist())
 
     def restart(self) -> None:
-        """Forget what was generated; the same seed gives the same answer again."""
+        """Forget what was generated; the same draws give the same answer again."""
         self.generated.clear()
         self.gates = None
         self.prefill_ended = 0.0
-        if self.generator is not None and self.request.seed is not None:
-            self.generator.manual_seed(self.request.seed)

@@ -1,6 +1,5 @@
 """Keys and values of the rows in flight, in memory that is planned at start and never grows."""
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -26,7 +25,8 @@ class SlotCache:
     ) -> None:
         self.rows, self.length, self.heads, self.head_width = rows, length, heads, head_width
         shape = (layers, 2, rows, length, heads, head_width)
-        self._blocks = _zeros(shape, dtype, device)
+        # Written at once, so that whoever plans next on this machine sees that it is taken.
+        self._blocks = torch.zeros(shape, dtype=dtype, device=device)
         #: Per layer and for keys and values: (rows·length, heads·D), where a step writes.
         self._flat = self._blocks.view(layers, 2, rows * length, heads * head_width).unbind(0)
         #: The same as (rows, length, heads, D), where it reads.
@@ -59,11 +59,3 @@ class SlotCache:
     def move(self, row: int, to: int, length: int) -> None:
         """Copy the first `length` positions of one row over another."""
         self._blocks[:, :, to, :length] = self._blocks[:, :, row, :length]
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros; on the CPU of pages that the system hands out when they are first written."""
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    size = torch.empty(0, dtype=dtype).element_size()
-    return torch.from_numpy(np.zeros(int(np.prod(shape)) * size, np.uint8)).view(dtype).view(shape)

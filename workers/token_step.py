@@ -2,7 +2,7 @@
 
 It is the language model of VideoLLaMA3 (Qwen2) written out for one new position a row, with the experts of any
 mixture of adapters beside its linear layers. In a step nothing is asked of the device and nothing grows: shapes
-depend on the number of rows B, the span T and the places of the experts alone, so that steps can be compiled.
+depend on the number of rows B, the span T and the places of the experts alone: a step can be compiled, none is.
 
     B rows   T positions looked at   H hidden   D head width   Hq query heads   Hkv key-value heads   I inner width
     S adapter slots   W·m places of the rows, by slot   R ranks of a site (K·r of every adapted layer in it)
@@ -50,21 +50,31 @@ class _Layer:
     down: Tensor  # (H, I)
 
 
-class TokenStep:
-    """A decode step of one backbone over the rows of one cache.
+def lay_out(
+    model: VideoLlama3ForConditionalGeneration, experts: MiloraModel | None, rows: int
+) -> DecodeExperts | None:
+    """Bring weights and experts into the form that steps of at most `rows` rows read; returns the experts.
 
     The backbone's q, k, v and gate, up weights are laid side by side once: its modules then look into the joint
-    matrices, with the same bytes.
+    matrices, with the same bytes. It comes before the cache, which is planned in the memory that this leaves.
 
     Raises:
         ValueError: the language model is none that this file writes out.
     """
+    text = model.model.language_model
+    _check(model.config.text_config)
+    for layer in text.layers:
+        _joint(layer)
+    return None if experts is None else DecodeExperts(experts, _sites(text), rows)
+
+
+class TokenStep:
+    """A decode step of one backbone, laid out by `lay_out`, over the rows of one cache."""
 
     def __init__(
-        self, model: VideoLlama3ForConditionalGeneration, cache: SlotCache, experts: MiloraModel | None
+        self, model: VideoLlama3ForConditionalGeneration, cache: SlotCache, experts: DecodeExperts | None
     ) -> None:
         text, config = model.model.language_model, model.config.text_config
-        _check(config)
         self.cache = cache
         self._act = text.layers[0].mlp.act_fn
         self._eps = config.rms_norm_eps
@@ -82,7 +92,7 @@ class TokenStep:
         self._columns = positions
         self._row_starts = torch.arange(cache.rows, device=model.device) * cache.length
         self._cos, self._sin = _rotations(text, positions, self._embedding)
-        self.experts = None if experts is None else DecodeExperts(experts, _sites(text), cache.rows)
+        self.experts = experts
         self._no_experts: Arrangement = (None,) * (len(SITES) * len(self._layers))
 
     @torch.no_grad()

@@ -24,7 +24,8 @@ from tests.workers.requests import (
 from workers.engine import Engine, EngineLimits
 from workers.prefill import Look, Prefill
 from workers.prompt import Prompt
-from workers.request import EngineClosed, RequestStopped
+from workers.request import EngineBroken, EngineClosed, RequestStopped
+from workers.token_step import TokenStep
 
 FOUR = 4
 
@@ -228,6 +229,86 @@ def test_a_bug_in_a_step_costs_the_requests_in_flight_and_not_the_engine(
     answer = engine.submit(request_of(backbone, 0)).result(timeout=60)
     assert list(answer.token_ids) == _stock(backbone, prompt_of(backbone, 0))
     engine.close()
+
+
+def test_when_nothing_gets_through_the_engine_gives_up_and_says_so(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = threading.Event()
+    engine = engine_of(backbone)
+    engine.start(on_broken=broken.set)
+    monkeypatch.setattr("workers.token_step.TokenStep.__call__", lambda *_: 1 / 0)
+    told = [engine.submit(request_of(backbone, 0)).exception(timeout=60) for _ in range(3)]
+    assert [type(failure) for failure in told] == [ZeroDivisionError, ZeroDivisionError, EngineBroken]
+    assert broken.wait(timeout=60)
+    assert engine.broken
+    with pytest.raises(EngineClosed):
+        engine.submit(request_of(backbone, 0))
+    engine.close()
+
+
+def test_a_device_that_fails_in_a_step_ends_those_who_wait_too(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    monkeypatch.setattr("workers.token_step.TokenStep.__call__", lambda *_: _raise(failure))
+    engine = engine_of(backbone, max_batch=1)
+    in_the_pass, waiting = engine.submit_all([request_of(backbone, seed) for seed in range(2)])
+    engine.start()
+    assert isinstance(in_the_pass.exception(timeout=60), EngineBroken)
+    assert isinstance(waiting.exception(timeout=60), EngineClosed)
+    engine.close()
+
+
+def _raise(failure: Exception) -> None:
+    raise failure
+
+
+def _spoil(monkeypatch: pytest.MonkeyPatch, row: int) -> None:
+    """The second step gives one row no numbers."""
+    whole, steps = TokenStep.__call__, []
+
+    def spoiled(self: TokenStep, *step):
+        logits = whole(self, *step)
+        steps.append(logits)
+        if len(steps) == 2:
+            logits[row] = torch.nan
+        return logits
+
+    monkeypatch.setattr(TokenStep, "__call__", spoiled)
+
+
+@pytest.mark.parametrize("seed", [None, 5], ids=["greedy", "sampled"])
+def test_a_row_without_finite_logits_fails_alone(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, seed: int | None
+) -> None:
+    expected = [_stock(backbone, prompt_of(backbone, video)) for video in range(1, 4)]
+    _spoil(monkeypatch, 0)
+    engine = engine_of(backbone)
+    unlucky, *others = engine.submit_all(
+        [request_of(backbone, video, seed=None if video else seed) for video in range(4)]
+    )
+    turn(engine, [unlucky, *others])
+    assert isinstance(unlucky.exception(), FloatingPointError)
+    assert [list(future.result().token_ids) for future in others] == expected
+
+
+def test_a_request_that_cannot_be_told_how_far_it_is_fails_alone(backbone: Backbone) -> None:
+    engine = engine_of(backbone)
+    deaf, other = engine.submit_all(
+        [request_of(backbone, 0, on_token=lambda *_: 1 / 0), request_of(backbone, 1)]
+    )
+    turn(engine, [deaf, other])
+    assert isinstance(deaf.exception(), ZeroDivisionError)
+    assert list(other.result().token_ids) == _stock(backbone, prompt_of(backbone, 1))
+
+
+def test_a_future_that_its_caller_lets_go_of_changes_nothing(backbone: Backbone) -> None:
+    engine = engine_of(backbone)
+    left, other = engine.submit_all([request_of(backbone, seed) for seed in range(2)])
+    assert not left.cancel()
+    turn(engine, [left, other])
+    assert list(other.result().token_ids) == _stock(backbone, prompt_of(backbone, 1))
 
 
 def test_closing_fails_what_is_unanswered(backbone: Backbone) -> None:

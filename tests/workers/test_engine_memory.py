@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
 from contract.errors import Code, JobFailure
 from model_store.backbone import Backbone
 from tests.workers.requests import answers, engine_of, prompt_of, request_of, turn
+from workers.engine import EngineLimits
 from workers.prefill import Look, Prefill
-from workers.token_step import TokenStep
+from workers.sampling import Chooser
+from workers.token_step import TokenStep, _adjacent
 
 PASSES = {"prefill": Prefill, "decode step": TokenStep}
 
@@ -124,7 +128,7 @@ def test_a_row_whose_memory_a_prefill_took_starts_again(
     engine.step()
     second = engine.submit(request_of(backbone, 1))
     engine.prefill()  # ready, and not yet in a row
-    engine._shed()
+    engine._rows.shed()
     turn(engine, [first, second])
     assert [first.result().token_ids, second.result().token_ids] == expected
 
@@ -147,3 +151,104 @@ def test_videos_that_are_too_much_together_are_looked_at_one_by_one(
     futures = [engine.look(Look(prompt_of(backbone, seed), key=key)) for seed, key in enumerate(keys)]
     engine.step()
     assert [type(future.exception(timeout=0)) for future in futures] == [type(None), ValueError, type(None)]
+
+
+def test_the_cache_is_planned_last_and_leaves_what_others_will_take(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken_for = []
+
+    def budget(device: torch.device, later: int) -> int:
+        for layer in backbone.model.model.language_model.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            assert _adjacent([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
+            assert _adjacent([mlp.gate_proj.weight, mlp.up_proj.weight])
+        spoken_for.append(later)
+        return 1 << 30
+
+    monkeypatch.setattr("workers.engine.cache_budget", budget)
+    engine_of(backbone, vision_cache_bytes=0)
+    engine_of(backbone, vision_cache_bytes=100, host_bytes=1000)
+    engine_of(backbone, vision_cache_bytes=0, prefill_tokens=2 * EngineLimits.prefill_tokens)
+    assert spoken_for == [spoken_for[0], spoken_for[0] + 1100, 2 * spoken_for[0]]
+
+
+@pytest.mark.parametrize("name", ["prefill", "decode step", "look"])
+def test_the_memory_of_a_failed_pass_is_free_when_less_is_tried(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    kind, method = (Prefill, "see") if name == "look" else (PASSES[name], "__call__")
+    whole, failed, held = getattr(kind, method), [], []
+
+    def bounded(self: Prefill | TokenStep, batch, *rest):
+        held.extend(tensor() for tensor in failed if tensor() is not None)
+        if len(batch) > 1:
+            activations = torch.empty(1000)
+            failed.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError
+        return whole(self, batch, *rest)
+
+    monkeypatch.setattr(kind, method, bounded)
+    engine = engine_of(backbone)
+    if name == "look":
+        futures = [engine.look(Look(prompt_of(backbone, seed))) for seed in range(4)]
+    else:
+        futures = engine.submit_all([request_of(backbone, seed) for seed in range(4)])
+    turn(engine, futures)
+    assert failed
+    assert not held
+    assert all(future.exception() is None for future in futures)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_memory_that_is_short_when_tokens_are_chosen_costs_nobody_the_answer(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    requests = [request_of(backbone, seed, seed=seed if seed % 2 else None) for seed in range(5)]
+    expected = [answer.token_ids for answer in answers(engine_of(backbone), requests)]
+    whole = Chooser.choose
+
+    def bounded(self: Chooser, sequences, *rest):
+        if len(sequences) > most:
+            raise torch.OutOfMemoryError
+        return whole(self, sequences, *rest)
+
+    monkeypatch.setattr(Chooser, "choose", bounded)
+    assert [answer.token_ids for answer in answers(engine_of(backbone), requests)] == expected
+
+
+def test_a_request_that_cannot_join_even_alone_is_a_failure_of_its_own(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Chooser, "choose", short)
+    engine = engine_of(backbone)
+    futures = engine.submit_all([request_of(backbone, seed) for seed in range(2)])
+    turn(engine, futures)
+    assert {future.exception().code for future in futures} == {Code.MODEL_OUT_OF_MEMORY}
+
+
+def test_room_comes_back_while_others_keep_coming(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, short = TokenStep.__call__, [True]
+
+    def bounded(self: TokenStep, ids, *rest):
+        if len(ids) == 4 and short[0]:
+            short[0] = False
+            raise torch.OutOfMemoryError
+        return whole(self, ids, *rest)
+
+    monkeypatch.setattr(TokenStep, "__call__", bounded)
+    engine = engine_of(backbone, max_batch=4)
+    engine.submit(request_of(backbone, 0, max_new_tokens=3000))  # the engine is never empty
+    request, rooms = request_of(backbone, 1, max_new_tokens=2), []
+    while engine.room < 4 or short[0]:
+        engine.submit_all([request] * 4)
+        engine.step()
+        rooms.append(engine.room)
+        assert len(rooms) < 100
+    assert list(dict.fromkeys(rooms))[-3:] == [2, 3, 4]
+    assert engine.in_flight > 0

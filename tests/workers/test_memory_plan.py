@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from tests.tiny_backbone import tiny_config
-from workers.memory_plan import CachePlan, available_bytes, cache_bytes_per_token, plan_cache
+from workers.memory_plan import (
+    CPU_SHARE,
+    CachePlan,
+    available_bytes,
+    cache_budget,
+    cache_bytes_per_token,
+    plan_cache,
+    prefill_bytes,
+)
 
 TEXT = tiny_config().text_config
 PER_TOKEN = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, head width, bytes
@@ -41,6 +49,17 @@ def test_a_single_row_is_as_long_as_the_memory_is() -> None:
 
 def test_no_row_is_longer_than_the_backbone_reads() -> None:
     assert plan(1 << 40, length=10**6).length == TEXT.max_position_embeddings
+
+
+def test_what_is_spoken_for_is_not_planned_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.memory_plan.available_bytes", lambda: 1000)
+    assert cache_budget(torch.device("cpu"), 400) == int(600 * CPU_SHARE)
+    assert cache_budget(torch.device("cpu"), 2000) == 0
+
+
+def test_a_prefill_takes_its_keys_and_values_and_its_largest_layer() -> None:
+    few, many = (prefill_bytes(tiny_config(), torch.float32, tokens) for tokens in (10, 100))
+    assert many == 10 * few > 100 * PER_TOKEN
 
 
 @pytest.mark.parametrize(

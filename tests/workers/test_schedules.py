@@ -14,7 +14,7 @@ from milora import AdapterBank, MiloraModel, inject
 from model_store.backbone import Backbone
 from tests.workers.adapters import load
 from tests.workers.lively_backbone import STOP_IDS, mixed_states, write_lively_backbone
-from tests.workers.requests import answers, prompt_of
+from tests.workers.requests import prompt_of, turn
 from tests.workers.schedules import (
     LONGEST,
     SLOTS,
@@ -82,9 +82,17 @@ def alone(backbone: Backbone, experts: MiloraModel, prompts: dict[int, Prompt]) 
     """(video, slot, seed) → the sampled answer of an engine that has nothing else to do."""
 
     def run(video: int, slot: int, seed: int) -> Tokens:
-        engine = Engine(backbone, experts, EngineLimits(max_batch=1))
-        answer = answers(engine, [EngineRequest(prompts[video], LONGEST, slot, seed)])[0]
-        return Tokens(answer.token_ids, answer.finish_reason == "stop")
+        engine, ids = Engine(backbone, experts, EngineLimits(max_batch=1)), []
+        (row,) = engine._line.submit(
+            [
+                EngineRequest(
+                    prompts[video], LONGEST, slot, seed, on_token=lambda *_: ids.append(row.generated[-1])
+                )
+            ]
+        )
+        turn(engine, [row.future])  # to an empty answer, too
+        stopped = ids[-1] in STOP_IDS
+        return Tokens(tuple(ids[:-1] if stopped else ids), stopped)
 
     return cache(run)
 

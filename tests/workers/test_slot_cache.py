@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 from transformers import DynamicCache
 
@@ -67,6 +70,23 @@ def test_a_row_that_moves_is_the_same_in_its_new_place() -> None:
         keys, _ = seen(cache, layer, 2, 5)
         assert torch.equal(keys[0], source.layers[layer].keys[2])
         assert torch.equal(keys[1], source.layers[layer].keys[1])
+
+
+def test_what_is_planned_is_taken_at_once() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    cache = SlotCache(
+        layers=1,
+        rows=4,
+        length=2048,
+        heads=8,
+        head_width=64,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    assert resident() - before > 0.9 * cache._blocks.nbytes
 
 
 def test_bfloat16_fits_too() -> None:

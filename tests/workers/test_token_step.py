@@ -13,7 +13,7 @@ from tests.workers.requests import experts_of
 from workers import token_step
 from workers.memory_plan import head_width
 from workers.slot_cache import SlotCache
-from workers.token_step import TokenStep
+from workers.token_step import TokenStep, lay_out
 
 ROWS, LENGTH = 4, 64
 
@@ -29,7 +29,7 @@ def step_of(backbone: Backbone, experts: MiloraModel | None = None) -> TokenStep
         dtype=backbone.dtype,
         device=backbone.device,
     )
-    return TokenStep(backbone.model, cache, experts)
+    return TokenStep(backbone.model, cache, lay_out(backbone.model, experts, ROWS))
 
 
 def stock_logits(backbone: Backbone, ids: torch.Tensor) -> torch.Tensor:

@@ -106,6 +106,19 @@ def test_a_job_whose_model_hangs_can_be_canceled_and_costs_its_worker(service: S
     assert service.redis.zcard(service.queue.started_job_registry.key) == 0
 
 
+def test_a_worker_whose_device_failed_ends_and_no_job_ends_with_it(service: Service, video: Path) -> None:
+    words = "CUDA error: device-side assert triggered"
+    worker = service.start_worker(test_step_fails=words, slots=1, decode_processes=1, **QUICK)
+    jobs = [service.submit(video) for _ in range(4)]
+    assert worker.wait(timeout=90) == 1, service.logs()
+    records = [service.store.get(job) for job in jobs]
+    assert {record.status for record in records} == {Status.QUEUED}, service.logs()
+    assert sum(record.attempts for record in records) == 1  # of the one in the pass that failed
+    assert service.queue.started_job_registry.count == 0
+    service.start_worker(**QUICK)
+    assert {service.ended(job).status for job in jobs} == {Status.SUCCEEDED}
+
+
 def test_a_worker_outlives_a_restart_of_redis(service: Service, video: Path) -> None:
     service.start_worker(**QUICK)
     service.redis.client_kill_filter(_type="normal")
