@@ -393,9 +393,9 @@ class Engine:
         count = len(self._rows)
         if count == 0:
             return
-        if self._rows_changed:
-            self._arrange()
         try:
+            if self._rows_changed:
+                self._arrange()
             logits = self._token_step(
                 self._tokens[:count], self._positions[:count], self._span(), self._arranged
             )
