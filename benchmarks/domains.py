@@ -19,8 +19,9 @@ from benchmarks.engine_arm import (
     Ask,
     Running,
     alone,
+    in_any_order,
+    lopsided,
     one_slot,
-    own_domains,
     together,
 )
 from benchmarks.goals import FROZEN, MIXED, MIXED_PEFT, missed
@@ -60,10 +61,10 @@ def domains(subject: Subject, plan: Plan, shape: Shape = SMALL) -> Comparison:
         title="Several domains in one batch",
         how=f"The same {plan.in_flight} videos and {plan.fixed_tokens} new tokens each ({plan.random_tokens} on the "
         f"random model, whose prompts have {plan.random_frames} frames), the stop token switched off. Mixed: every "
-        "video has a domain of its own. One domain: the domains in turns. The frozen backbone runs in an engine "
-        "without any experts. peft: `generate` with `adapter_names` on LoRAs of rank K·r = 32 on the language "
-        "model's attention, in the backbone's precision; its vision tower has none. Both engines and peft have a "
-        "process of their own.",
+        "video has a domain of its own, in a slot that is drawn anew for every round. One domain: the domains in "
+        "turns. The frozen backbone runs in an engine without any experts. peft: `generate` with `adapter_names` on "
+        "LoRAs of rank K·r = 32 on the language model's attention, in the backbone's precision; its vision tower has "
+        "none. Both engines and peft have a process of their own.",
         rows=tuple(row for part in found for row in part.rows),
         breakdowns=tuple(profile for part in found for profile in part.profiles),
         notes=tuple(part.note for part in found),
@@ -82,12 +83,14 @@ def compare(make: Callable[[], Case], folder: Path, tokens: int, rounds: int) ->
             arm.made()
         name, kinds, count, domains = on(_about)
         mixed, one = f"{count} over {domains} domains", ONE
+        uneven = f"{count - 1} of the first slot's domain, 1 of the last's"
         cache = peft(_choose_cache)
         samples = take_turns(
             {
                 BACKBONE: lambda _: bare(_one_slot, None, tokens),
                 one: lambda number: on(_one_slot, number, tokens),
-                mixed: lambda _: on(_mixed, tokens),
+                mixed: lambda number: on(_mixed, number, tokens),
+                uneven: lambda _: on(_lopsided, tokens),
                 PEFT: lambda _: peft(_generate, tokens),
             },
             rounds=rounds,
@@ -100,6 +103,7 @@ def compare(make: Callable[[], Case], folder: Path, tokens: int, rounds: int) ->
             return samples.row(ours, theirs, metric, model=name, goal=key)
 
         rows = [row(*pair, metric) for pair in pairs for metric in (DECODE, WHOLE, PREFILL)]
+        rows.append(samples.row(uneven, one, DECODE, model=name))
         profiles = []
         if any(missed(found) for found in rows):
             profiles = [
@@ -135,8 +139,12 @@ def _about(on: Running) -> tuple[str, dict[str, str], int, int]:
     return case.name, kinds, len(case.clips), len({clip.domain for clip in case.clips})
 
 
-def _mixed(on: Running, tokens: int) -> Figures:
-    return together(on, own_domains(on), tokens).figures()
+def _mixed(on: Running, turn: int, tokens: int) -> Figures:
+    return together(on, in_any_order(on, turn), tokens).figures()
+
+
+def _lopsided(on: Running, tokens: int) -> Figures:
+    return together(on, lopsided(on), tokens).figures()
 
 
 def _one_slot(on: Running, turn: int | None, tokens: int) -> Figures:
@@ -144,7 +152,7 @@ def _one_slot(on: Running, turn: int | None, tokens: int) -> Figures:
 
 
 def _profiled_mixed(on: Running, title: str) -> Breakdown:
-    return profiled(on, own_domains(on), title)
+    return profiled(on, in_any_order(on, 0), title)
 
 
 def _profiled_one_slot(on: Running, turn: int | None, title: str) -> Breakdown:

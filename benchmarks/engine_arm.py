@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -107,8 +108,20 @@ def alone(make: Callable[[], Case], *, experts: bool = True) -> Iterator[Running
 
 
 def own_domains(on: Running) -> list[Ask]:
-    """Every clip to the adapter of its own domain."""
+    """Every clip to the adapter of its own domain, the slots in order."""
     return [Ask(clip, on.slots[clip.domain]) for clip in on.clips]
+
+
+def in_any_order(on: Running, turn: int) -> list[Ask]:
+    """The same with the slots in an order that is drawn: another each turn, the same in every run."""
+    return random.Random(turn).sample(own_domains(on), len(on.clips))
+
+
+def lopsided(on: Running) -> list[Ask]:
+    """All clips but one to the adapter of the first slot, one to that of the last."""
+    *most, last = on.clips
+    first_slot, last_slot = min(on.slots.values()), max(on.slots.values())
+    return [*(Ask(clip, first_slot) for clip in most), Ask(last, last_slot)]
 
 
 def one_slot(on: Running, slot: int) -> list[Ask]:

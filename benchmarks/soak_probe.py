@@ -18,6 +18,8 @@ from contract.folders import blob_folder, store_folder
 PROC, SHARED_MEMORY = Path("/proc"), Path("/dev/shm")
 #: What a process is, by what its command line contains; the first that fits.
 PARTS = {"visum serve": "serve", "visum gateway": "gateway", "visum worker": "worker", "valkey": "valkey"}
+EVICTIONS, WAITS = "visum_adapter_evictions_total", "visum_adapter_waits_total"
+COUNTS = (EVICTIONS, WAITS)
 DECODING = "decoding"
 PARTIAL = ".partial"
 
@@ -54,7 +56,8 @@ class Files:
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at everything, `at_s` seconds after the first. `gauges` are the service's own, by name and labels."""
+    """One look at everything, `at_s` seconds after the first. `gauges` are the service's own, and its `COUNTS`, by name
+    and labels."""
 
     at_s: float
     parts: Mapping[str, Usage]
@@ -90,10 +93,14 @@ class Probe:
         return process_tree(self._pid)
 
     def gauges(self) -> dict[str, float]:
-        """`name{label=value}` → value, of every gauge of /metrics."""
+        """`name{label=value}` → value, of every gauge of /metrics and of `COUNTS`."""
         families = text_string_to_metric_families(self._http.get("/metrics").text)
-        samples = (sample for family in families if family.type == "gauge" for sample in family.samples)
-        return {_series(sample.name, sample.labels): sample.value for sample in samples}
+        return {
+            _series(sample.name, sample.labels): sample.value
+            for family in families
+            for sample in family.samples
+            if family.type == "gauge" or sample.name in COUNTS
+        }
 
 
 class Sampler:

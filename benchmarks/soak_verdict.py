@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from benchmarks.soak_probe import DECODING, Sample, Usage
+from benchmarks.soak_probe import DECODING, EVICTIONS, WAITS, Sample, Usage
 
 MIB = 2**20
 EARLY, LATE = (1 / 6, 1 / 3), (2 / 3, 1.0)
@@ -31,6 +31,11 @@ FLAT_PARTS = ("serve", "gateway", "worker")
 """Valkey keeps every record for its retention and may grow by them: its growth is told, not judged."""
 SHORTEST_JUDGED_S = 300.0
 """A shorter run is over before its memory could settle: memory is then told, not judged."""
+MUST_HAVE_HAPPENED = {
+    EVICTIONS: "no adapter was ever evicted",
+    WAITS: "no request ever stood in line for an adapter slot",
+}
+"""Counts that a run which is long enough to be judged has to show: else it has not tried what it is for."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,9 @@ def _judge_leftovers(seen: Evidence, verdict: Verdict) -> None:
     for series, name in ZERO_WHILE_IDLE.items():
         verdict.hold(series in idle, f"nothing tells of {name}: {series} is missing")
         verdict.hold(idle.get(series, 0) == 0, f"{idle.get(series, 0):g} {name} while idle")
+    if seen.seconds >= SHORTEST_JUDGED_S:
+        for series, otherwise in MUST_HAVE_HAPPENED.items():
+            verdict.hold(idle.get(series, 0) > 0, otherwise)
     free = [sample.gauges.get("visum_worker_slots_free") for sample in (seen.before, seen.after)]
     verdict.hold(free[0] == free[1], f"{free[1]} slots are free while idle, {free[0]} before")
 

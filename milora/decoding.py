@@ -26,7 +26,7 @@ Site = tuple[tuple[tuple[str, int], ...], ...]
 
 
 Arrangement = tuple[ArrangedExperts | OneDomain | None, ...]
-"""The experts of every site for the rows of a step, ``None`` where a site has none."""
+"""The experts of every site for the rows of a step, ``None`` where none of their adapters has any."""
 
 
 class DecodeExperts:
@@ -80,8 +80,11 @@ class DecodeExperts:
             return None
         every = self._handle.slots if same_shape else 0
         places = Places.of(slots, self._handle.device, all_slots=every)
+        used = {slot for slot in slots if slot}
         return tuple(
-            None if stack is None or weights is None else stack.arranged(weights[: len(slots)], places)
+            stack.arranged(weights[: len(slots)], places)
+            if stack is not None and weights is not None and (same_shape or stack.speaks(used))
+            else None
             for stack, weights in zip(self.stacks, self._weights, strict=True)
         )
 

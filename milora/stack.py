@@ -8,13 +8,15 @@ one or more. Their experts stand in stacks over the S resident slots:
 
 so that a step over B rows costs one batched product a site and one a block, whatever adapters the rows use.
 Small members share a block (k and v), where one product over some zeros is cheaper than two. Rows are grouped by
-slot: W neighbouring slots with m places each, unused places weighed with zero. One domain is W = 1, m = B; eight
-domains are W = 8, m = 1. Every adapter in use is read once, none is copied.
+slot: W slots with m places each, unused places weighed with zero. One domain is W = 1, m = B; eight domains are W = 8,
+m = 1. Where the slots in use lie close together the W are all from the lowest to the highest, and the step looks at
+them where they stand. Where that is more than `SPARSE` times the places that those in use have alone, the W are these,
+copied side by side when rows come or go: what a step costs does not grow with the slots that nobody uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,19 +24,23 @@ from torch import Tensor
 
 from milora.layers import MiloraLayer
 
+SPARSE = 1.5
+"""To copy a slot costs little more than a step over it: from here on it is earned back within three steps."""
+
 
 @dataclass(frozen=True)
 class Places:
     """Where the B rows of a step stand when they are grouped by slot.
 
-    ``low`` is the first of the W slots, counted from 0. ``order`` (W·m,) is the row at each place, ``taken``
-    (W·m, 1) is zero where the place is unused, and ``where`` (B,) is each row's place. The three are ``None``
-    when the rows stand in that order already and every place is used.
+    The W slots, counted from 0, are those from ``low`` on, or ``gathered`` (W,). ``order`` (W·m,) is the row at each
+    place, ``taken`` (W·m, 1) is zero where the place is unused, and ``where`` (B,) is each row's place. The three are
+    ``None`` when the rows stand in that order already and every place is used.
     """
 
     low: int
     width: int
     each: int
+    gathered: Tensor | None = None
     order: Tensor | None = None
     taken: Tensor | None = None
     where: Tensor | None = None
@@ -46,33 +52,50 @@ class Places:
         A row without one (slot 0) takes any place: its weights are zero. ``all_slots`` = S gives the same
         shape (W = S, m = B) for every mixture, as captured graphs need.
         """
-        used = [slot - 1 for slot in slots if slot]
-        low, high = (0, all_slots - 1) if all_slots else (min(used), max(used))
-        group_of = _groups(slots, low, high - low + 1)
-        rows_of = [[row for row, group in enumerate(group_of) if group == g] for g in range(high - low + 1)]
-        each = len(slots) if all_slots else max(len(rows) for rows in rows_of)
+        used = list(dict.fromkeys(slot - 1 for slot in slots if slot))
+        window = range(all_slots) if all_slots else range(min(used), max(used) + 1)
+        rows_of = _grouped(slots, window)
+        each = len(slots) if all_slots else max(map(len, rows_of))
+        gathered = None
+        if not all_slots:
+            alone = _grouped(slots, used)
+            most = max(map(len, alone))
+            if len(window) * each > SPARSE * len(used) * most:
+                rows_of, each, gathered = alone, most, torch.tensor(used, device=device)
+        low, width = window.start, len(rows_of)
         order = [row for rows in rows_of for row in [*rows, *[-1] * (each - len(rows))]]
         if order == list(range(len(slots))):
-            return cls(low, high - low + 1, each)
+            return cls(low, width, each, gathered)
+        where = {row: place for place, row in enumerate(order)}
         return cls(
             low,
-            high - low + 1,
+            width,
             each,
+            gathered,
             torch.tensor([max(row, 0) for row in order], device=device),
             torch.tensor([[float(row >= 0)] for row in order], device=device),
-            torch.tensor([order.index(row) for row in range(len(slots))], device=device),
+            torch.tensor([where[row] for row in range(len(slots))], device=device),
         )
 
+    def of_slots(self, stack: Tensor) -> Tensor:
+        """The W slots of a stack (S, …): a view where they are neighbours, else a copy."""
+        if self.gathered is None:
+            return stack[self.low : self.low + self.width]
+        return stack.index_select(0, self.gathered)
 
-def _groups(slots: Sequence[int], low: int, width: int) -> list[int]:
-    """The group of every row: its slot's, or for a row without an adapter the emptiest one."""
-    counts = [sum(slot - 1 == low + group for slot in slots) for group in range(width)]
-    groups = []
+
+def _grouped(slots: Sequence[int], groups: Sequence[int]) -> list[list[int]]:
+    """The rows of every group, that is of a slot counted from 0; a row without an adapter goes to the emptiest one."""
+    counts = dict.fromkeys(groups, 0)
     for slot in slots:
-        group = slot - 1 - low if slot else counts.index(min(counts))
+        if slot:
+            counts[slot - 1] += 1
+    rows_of: dict[int, list[int]] = {group: [] for group in groups}
+    for row, slot in enumerate(slots):
+        group = slot - 1 if slot else min(counts, key=counts.__getitem__)
         counts[group] += not slot
-        groups.append(group)
-    return groups
+        rows_of[group].append(row)
+    return list(rows_of.values())
 
 
 Block = Sequence[tuple[MiloraLayer | None, int]]
@@ -117,18 +140,21 @@ class ExpertStack:
                 rank += layer.rank_total
             column += out
 
+    def speaks(self, slots: Iterable[int]) -> bool:
+        """Whether the adapter of any of these slots has experts here."""
+        return any(layer.config_of[slot - 1] is not None for slot in slots for layer in self.members)
+
     def arranged(self, weights: Tensor, places: Places) -> ArrangedExperts | OneDomain:
         """The slots in use as a step multiplies by them; ``weights`` (B, R) are those of every row."""
         if places.width == 1 and places.order is None:
             one = places.low
             blocks = tuple((B[one], ranks, columns) for B, ranks, columns in self.blocks)
             return OneDomain(self.A[one].t(), blocks, weights.to(self.A.dtype))
-        slots = slice(places.low, places.low + places.width)
         if places.order is not None:
             weights = weights.index_select(0, places.order) * places.taken.to(weights.dtype)
         grouped = weights.to(self.A.dtype).view(places.width, places.each, -1)
-        blocks = tuple((B[slots], ranks, columns) for B, ranks, columns in self.blocks)
-        return ArrangedExperts(self.A[slots].transpose(1, 2), blocks, grouped, places)
+        blocks = tuple((places.of_slots(B), ranks, columns) for B, ranks, columns in self.blocks)
+        return ArrangedExperts(places.of_slots(self.A).transpose(1, 2), blocks, grouped, places)
 
 
 @dataclass(frozen=True)
@@ -149,8 +175,8 @@ class OneDomain:
 
 @dataclass(frozen=True)
 class ArrangedExperts:
-    """One site's experts for rows of several adapters: views of the slots in use, A (W, in, R), B (W, R', out) of every
-    block with its ranks and columns, and the rows' weights (W, m, R), zero at unused places."""
+    """One site's experts for rows of several adapters: of the W slots A (W, in, R), B (W, R', out) of every block with
+    its ranks and columns, and the rows' weights (W, m, R), zero at unused places."""
 
     A: Tensor
     blocks: tuple[tuple[Tensor, slice, slice], ...]

@@ -90,6 +90,23 @@ def load_adapter(
     return LoadedAdapter(manifest, config, tensors, gates, prototype)
 
 
+def load_prototype(entry: AdapterEntry) -> Tensors | None:
+    """An adapter's recognition mark alone, verified by its hash: nothing else of it is read. None if it has none.
+
+    Raises:
+        AdapterRefused: it is missing, changed, or no mean and covariance.
+    """
+    if ROUTER_FILE not in entry.manifest.files:
+        return None
+    try:
+        prototype = _read_tensors(entry, ROUTER_FILE)
+    except DamagedFile as error:
+        raise AdapterRefused(*entry.key, str(error)) from error
+    if problem := prototype_problem(prototype):
+        raise AdapterRefused(*entry.key, problem)
+    return prototype
+
+
 def write_adapter(
     folder: Path,
     draft: AdapterDraft,

@@ -2,7 +2,8 @@
 
 Layout of a root: `<root>/<domain>/<version>/manifest.json` and the files it names. A version never changes
 once it is there, so a look costs one listing per domain and two `stat` per version; only manifests not seen
-before are parsed. A damaged version is set aside by name and the others go on.
+before are parsed. Who asks for one domain looks at that domain alone, however many others there are. A damaged
+version is set aside by name and the others go on.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class AdapterRegistry:
 
     def versions(self, domain: str) -> list[int]:
         """The sound versions of a domain, ascending; empty for an unknown domain."""
-        return sorted(version for name, version in self._scan()[0] if name == domain)
+        return sorted(version for _, version in self._scan(domain)[0])
 
     def entries(self) -> list[AdapterEntry]:
         """Every sound adapter, by domain and then version."""
@@ -104,14 +105,12 @@ class AdapterRegistry:
             AdapterRefused: the domain has versions, none of them sound (the newest one's reason).
             AdapterNotFound: there is no such domain.
         """
-        entries, refusals = self._scan()
-        sound = [version for name, version in entries if name == domain]
-        if sound:
-            return entries[domain, max(sound)]
-        unsound = [refusal for refusal in refusals if refusal.domain == domain]
-        if unsound:
-            raise max(unsound, key=lambda refusal: refusal.version or 0)
-        raise AdapterNotFound(domain, None, sorted({name for name, _ in entries}))
+        entries, refusals = self._scan(domain)
+        if entries:
+            return entries[max(entries)]
+        if refusals:
+            raise max(refusals, key=lambda refusal: refusal.version or 0)
+        raise AdapterNotFound(domain, None, self.domains())
 
     def get(self, domain: str, version: int | None = None) -> AdapterEntry:
         """One version of a domain, the newest sound one where none is named.
@@ -122,16 +121,15 @@ class AdapterRegistry:
         """
         if version is None:
             return self.latest(domain)
-        entries, refusals = self._scan()
+        entries, refusals = self._scan(domain)
         if (domain, version) in entries:
             return entries[domain, version]
         for refusal in refusals:
-            if (refusal.domain, refusal.version) == (domain, version):
+            if refusal.version == version:
                 raise refusal
-        known = sorted(number for name, number in entries if name == domain)
-        if known:
-            raise AdapterNotFound(domain, version, known)
-        raise AdapterNotFound(domain, None, sorted({name for name, _ in entries}))
+        if entries:
+            raise AdapterNotFound(domain, version, sorted(number for _, number in entries))
+        raise AdapterNotFound(domain, None, self.domains())
 
     def refuse(self, entry: AdapterEntry, reason: str) -> AdapterRefused:
         """Set a version aside in this process, as found unsound while loading; `latest` then passes it over.
@@ -158,13 +156,14 @@ class AdapterRegistry:
         except DamagedFile as error:
             raise AdapterRefused(entry.domain, entry.version, str(error)) from error
 
-    def _scan(self) -> tuple[dict[Key, AdapterEntry], list[AdapterRefused]]:
+    def _scan(self, domain: str | None = None) -> tuple[dict[Key, AdapterEntry], list[AdapterRefused]]:
+        """What is there and what is refused, of one domain or of all."""
         entries: dict[Key, AdapterEntry] = {}
         refusals: list[AdapterRefused] = []
         with self._lock:
             seen: dict[Path, _Seen] = {}
             for root in self.roots:
-                for folder in version_folders(root):
+                for folder in version_folders(root, domain):
                     found = seen[folder] = self._look(folder)
                     if found.refusal is not None:
                         refusals.append(found.refusal)
@@ -173,7 +172,10 @@ class AdapterRegistry:
                         refusals.append(AdapterRefused(*found.entry.key, reason))
                     elif found.entry is not None:
                         entries[found.entry.key] = found.entry
-            self._seen = seen
+            if domain is None:
+                self._seen = seen
+            else:
+                self._seen |= seen  # what is gone is forgotten by the next look at all of them
         return entries, refusals
 
     def _look(self, folder: Path) -> _Seen:
@@ -245,9 +247,10 @@ def check_listing(folder: Path, manifest: AdapterManifest) -> None:
             raise DamagedFile(folder / name, "is not listed in the manifest")
 
 
-def version_folders(root: Path) -> Iterator[Path]:
-    """Every `<root>/<domain>/<version>` folder of a root in order; names that are neither are passed over."""
-    for domain in _names(root, DOMAIN_NAME):
+def version_folders(root: Path, only: str | None = None) -> Iterator[Path]:
+    """Every `<root>/<domain>/<version>` folder of a root in order, of one domain or of all; names that are neither are
+    passed over."""
+    for domain in _names(root, DOMAIN_NAME) if only is None else filter(DOMAIN_NAME.match, [only]):
         for version in sorted(_names(root / domain, VERSION_NAME), key=int):
             yield root / domain / version
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import torch
 
 from contract.errors import Code, JobFailure
-from milora import AdapterBank, AdapterState, BankFull, MiloraError
+from milora import AdapterBank, AdapterState, MiloraError
 from model_store.adapters import load_adapter
 from model_store.backbone import Backbone
 from model_store.errors import AdapterNotFound, AdapterRefused
 from model_store.manifest import GENERAL_DOMAIN, WEIGHTS_FILE
 from model_store.registry import AdapterEntry, AdapterRegistry
 from workers.control import JobControl
+from workers.domain_marks import DomainMarks
 from workers.expert_room import LANGUAGE_MODEL, adapter_state
 from workers.host_tier import HostTier
 from workers.metrics import WorkerMetrics
@@ -27,22 +28,19 @@ from workers.metrics import WorkerMetrics
 log = logging.getLogger("visum.adapters")
 
 Key = tuple[str, int, str]
-_FULL_RETRY_S = 0.05
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One verified adapter in host memory, laid out for a slot. `prototype` is what its domain looks like, if it says
-    so."""
+    """One verified adapter in host memory, laid out for a slot."""
 
     entry: AdapterEntry
     key: Key
     state: AdapterState
-    prototype: dict[str, torch.Tensor] | None
 
     @property
     def bytes(self) -> int:
-        return self.state.bytes + sum(tensor.nbytes for tensor in (self.prototype or {}).values())
+        return self.state.bytes
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,10 @@ class PinnedAdapter:
 
 
 class AdapterDesk:
-    """Hands out pinned adapters to requests. Thread-safe; disk and copies are paid on the caller's thread."""
+    """Hands out pinned adapters to requests. Thread-safe; disk and copies are paid on the caller's thread.
+
+    `marks` are what `auto` recognizes the domains by.
+    """
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class AdapterDesk:
         metrics: WorkerMetrics,
         *,
         host_bytes: int,
+        recognition_bytes: int,
     ) -> None:
         self._registry = registry
         self._fingerprint = backbone.fingerprint
@@ -80,18 +82,21 @@ class AdapterDesk:
         self._bank = bank
         self._metrics = metrics
         self._host: HostTier[Prepared] = HostTier(host_bytes)
-        self._prototypes: dict[Key, dict[str, torch.Tensor] | None] = {}
+        self.marks = DomainMarks(
+            registry, recognition_bytes, lambda entry, refusal: self._set_aside(entry, refusal.reason, None)
+        )
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="visum-prefetch")
 
     @property
     def host_bytes(self) -> int:
-        """Memory of the adapters that are held ready on the host."""
-        return self._host.bytes
+        """Memory of the adapters that are held ready on the host, and of the marks."""
+        return self._host.bytes + self.marks.bytes
 
     def prefetch(self, domain: str, version: int | None) -> None:
-        """Bring an adapter up while its request is not there yet: into a slot if one is to be had, else to the host.
+        """Bring an adapter up while its request is not there yet: to the host, and into a slot if one is free.
 
-        Never an error: whatever is wrong shows when the request asks for it.
+        It evicts nobody: what was brought up ahead for other requests would go first. Never an error: whatever is wrong
+        shows when the request asks for it.
         """
         if domain != GENERAL_DOMAIN:
             self._ahead.submit(self._bring_up, domain, version)
@@ -99,9 +104,9 @@ class AdapterDesk:
     def _bring_up(self, domain: str, version: int | None) -> None:
         try:
             adapter = self._prepare(domain, version)
-            self._take_slot(adapter, asked=False)
-            self._bank.release(adapter.key)
-        except (JobFailure, BankFull, MiloraError, torch.OutOfMemoryError) as reason:
+            if self._bank.prefetch(adapter.key, lambda: adapter.state):
+                self._count_load(adapter)
+        except (JobFailure, MiloraError, torch.OutOfMemoryError) as reason:
             log.debug("adapter %s was not prefetched: %s", domain, reason)
         except Exception:
             log.exception("prefetching adapter %s failed", domain)
@@ -128,56 +133,40 @@ class AdapterDesk:
         finally:
             self._bank.release(adapter.key)
 
-    def prototypes(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Mean (D,) and covariance (D, D) of the pooled vision features of every domain that has them, by its newest
-        version."""
-        found = {}
-        current: dict[Key, dict[str, torch.Tensor] | None] = {}
-        for domain in self._registry.domains():
-            try:
-                key, prototype = self._prototype(domain)
-            except JobFailure as failure:
-                log.warning("domain %s is left out of routing: %s", domain, failure.__cause__)
-                continue
-            current[key] = prototype
-            if prototype is not None:
-                found[domain] = prototype
-        self._prototypes = current  # those of earlier versions are not asked for again
-        return found
-
-    def _prototype(self, domain: str) -> tuple[Key, dict[str, torch.Tensor] | None]:
-        key = _key(self._find(domain, None))
-        known = self._prototypes
-        if key in known:
-            return key, known[key]
-        adapter = self._prepare(domain, None)
-        return adapter.key, adapter.prototype
+    def sound(self, domain: str) -> bool:
+        """Whether a domain that was recognized has an adapter to answer with; it is then in host memory."""
+        try:
+            self._prepare(domain, None)
+        except JobFailure as failure:
+            log.warning("domain %s is left out of routing: %s", domain, failure.__cause__)
+            return False
+        return True
 
     def _acquire(self, domain: str, version: int | None, control: JobControl) -> tuple[Prepared, int]:
         while True:
             adapter = self._prepare(domain, version)
             try:
-                return adapter, self._take_slot(adapter)
-            except BankFull:
-                control.stop.wait(_FULL_RETRY_S)
-                control.check()
+                return adapter, self._take_slot(adapter, control)
             except MiloraError as mismatch:
                 self._set_aside(adapter.entry, f"it does not fit the worker: {mismatch}", version)
 
-    def _take_slot(self, adapter: Prepared, *, asked: bool = True) -> int:
+    def _take_slot(self, adapter: Prepared, control: JobControl) -> int:
         loaded = []
 
         def load() -> AdapterState:
             loaded.append(adapter)
             return adapter.state
 
-        slot = self._bank.acquire(adapter.key, load)
+        slot = self._bank.acquire(adapter.key, load, waiting=control.check)
         if loaded:
-            self._metrics.adapter_loads.labels(adapter.key[0]).inc()
-            log.info("adapter %s/%d is resident in slot %d", adapter.key[0], adapter.key[1], slot)
-        elif asked:
+            self._count_load(adapter)
+        else:
             self._metrics.adapter_hits.inc()
         return slot
+
+    def _count_load(self, adapter: Prepared) -> None:
+        self._metrics.adapter_loads.labels(adapter.key[0]).inc()
+        log.info("adapter %s/%d is resident", adapter.key[0], adapter.key[1])
 
     def _prepare(self, domain: str, version: int | None) -> Prepared:
         """The newest sound version, or the one asked for, in host memory."""
@@ -194,7 +183,7 @@ class AdapterDesk:
         """Read and verify an adapter, and lay it out for its slot."""
         loaded = load_adapter(entry, backbone_fingerprint=self._fingerprint, module_shapes=self._shapes)
         state = adapter_state(loaded).staged(self._dtype, pinned=self._on_gpu)
-        return Prepared(entry, _key(entry), state, loaded.prototype)
+        return Prepared(entry, _key(entry), state)
 
     def _find(self, domain: str, version: int | None) -> AdapterEntry:
         try:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from milora import (
     GROUPS,
@@ -31,6 +32,14 @@ _DEFAULT_EXPERTS = 4
 _DEFAULT_RANK = 8
 
 
+@dataclass(frozen=True)
+class Room:
+    """What the layers are made for: `slots` resident adapters, each within `config`."""
+
+    config: MiloraConfig
+    slots: int
+
+
 def room_for(manifests: Sequence[AdapterManifest], *, experts: int = 0, rank: int = 0) -> MiloraConfig:
     """A config that every one of these adapters fits into, and at least `experts` of `rank`.
 
@@ -42,24 +51,29 @@ def room_for(manifests: Sequence[AdapterManifest], *, experts: int = 0, rank: in
 
 
 def room_for_sound(
-    registry: AdapterRegistry, backbone: Backbone, *, experts: int = 0, rank: int = 0
-) -> MiloraConfig:
+    registry: AdapterRegistry, backbone: Backbone, *, slots: int, budget: int, experts: int = 0, rank: int = 0
+) -> Room:
     """Room for every adapter of the store that really fits the backbone; the others are refused by name.
 
     A manifest that asks for more than those before it is taken at its word only when its files bear it out and
-    the layers that it names can have experts: one bad adapter must not keep a worker from starting.
+    the layers that it names can have experts: one bad adapter must not keep a worker from starting. Nor is there
+    room for one that makes all `slots` take more than `budget` bytes: everybody's steps would pay for it. Where what
+    the settings ask for takes more, there are fewer slots.
     """
     sound: list[AdapterManifest] = []
     room = room_for(sound, experts=experts, rank=rank)
     for entry in registry.entries():
         wanted = room_for([*sound, entry.manifest], experts=experts, rank=rank)
-        misfit = _misfit(entry, backbone, wanted) if wanted != room else None
+        misfit = _misfit(entry, backbone, wanted, slots, budget) if wanted != room else None
         if misfit is not None:
             log.error("%s", registry.refuse(entry, misfit))
             continue
         sound.append(entry.manifest)
         room = wanted
-    return room
+    fitting = max(1, budget // _slot_bytes(backbone, room))
+    if fitting < slots:
+        log.warning("%d MiB hold %d adapters at once, not %d", budget >> 20, fitting, slots)
+    return Room(room, min(slots, fitting))
 
 
 def servable(target: str) -> bool:
@@ -72,7 +86,9 @@ def servable(target: str) -> bool:
     return target.startswith(_VISION)
 
 
-def _misfit(entry: AdapterEntry, backbone: Backbone, room: MiloraConfig) -> str | None:
+def _misfit(
+    entry: AdapterEntry, backbone: Backbone, room: MiloraConfig, slots: int, budget: int
+) -> str | None:
     """Why an adapter can't be given this room, or None."""
     targets = [target for group in entry.manifest.groups.values() for target in group.targets]
     strange = [target for target in targets if not servable(target)]
@@ -80,12 +96,27 @@ def _misfit(entry: AdapterEntry, backbone: Backbone, room: MiloraConfig) -> str 
         return f"it adapts {strange[0]}, where no experts can be served"
     try:
         load_adapter(entry, backbone_fingerprint=backbone.fingerprint, module_shapes=backbone.module_shapes)
-        inject(backbone.model, room, slots=2).remove()  # two: with one, fresh experts would be drawn
+        each = _slot_bytes(backbone, room)
     except AdapterRefused as refusal:
         return refusal.reason
     except MiloraError as mismatch:
         return f"it does not fit the worker: {mismatch}"
+    if each * slots > budget:
+        widest = max(group.experts * group.rank for group in entry.manifest.groups.values())
+        return (
+            f"its experts, of rank {widest} together, would make each of {slots} slots {each / 2**20:.1f} MiB large, "
+            f"and {budget / 2**20:.1f} MiB are for all"
+        )
     return None
+
+
+def _slot_bytes(backbone: Backbone, room: MiloraConfig) -> int:
+    """What one slot of this room takes beside the backbone's layers."""
+    handle = inject(backbone.model, room, slots=2)  # two: with one, fresh experts would be drawn
+    try:
+        return sum(tensor.nbytes for tensor in handle.parameters()) // 2
+    finally:
+        handle.remove()
 
 
 def _group_room(

@@ -23,6 +23,7 @@ class Gauges:
         metrics.adapter_host_bytes.set(self._desk.host_bytes)
         metrics.vision_cache_bytes.set(engine.vision.bytes)
         metrics.adapter_evictions.inc(self._since("evictions", stats.evictions))
+        metrics.adapter_waits.inc(self._since("waits", stats.waits))
         for outcome, count in (("hit", engine.vision.hits), ("miss", engine.vision.misses)):
             metrics.vision_cache_lookups.labels(outcome).inc(self._since(outcome, count))
 

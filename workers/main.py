@@ -107,11 +107,25 @@ def build_worker(
     )
     for refusal in registry.refused:
         log.warning("%s", refusal)
-    room = room_for_sound(registry, backbone, experts=settings.adapter_experts, rank=settings.adapter_rank)
-    experts = inject(backbone.model, room, slots=settings.adapter_slots)
+    room = room_for_sound(
+        registry,
+        backbone,
+        slots=settings.resident_adapters,
+        budget=settings.adapter_device_bytes,
+        experts=settings.adapter_experts,
+        rank=settings.adapter_rank,
+    )
+    experts = inject(backbone.model, room.config, slots=room.slots)
     engine = Engine(backbone, experts, _limits(settings, backbone), tensor_threads=tensor_threads)
     bank = AdapterBank(experts)
-    desk = AdapterDesk(registry, backbone, bank, metrics, host_bytes=settings.adapter_host_bytes)
+    desk = AdapterDesk(
+        registry,
+        backbone,
+        bank,
+        metrics,
+        host_bytes=settings.adapter_host_bytes,
+        recognition_bytes=settings.recognition_bytes,
+    )
     store = SummaryStore(redis, settings.retention)
     sandbox = SandboxWatch(metrics)
     pipeline = _pipeline(settings, backbone, engine, desk, store, metrics, sandbox, name)

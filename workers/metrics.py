@@ -46,6 +46,11 @@ class WorkerMetrics:
         self.adapter_evictions = Counter(
             "visum_adapter_evictions", "Adapters that gave up their slot to another.", registry=registry
         )
+        self.adapter_waits = Counter(
+            "visum_adapter_waits",
+            "Requests that found no slot for their adapter and stood in line.",
+            registry=registry,
+        )
         self.adapter_slots = Gauge(
             "visum_adapter_slots",
             "Adapter slots beside the model: in all, taken by an adapter, and pinned by a request.",
@@ -55,7 +60,7 @@ class WorkerMetrics:
         )
         self.adapter_host_bytes = Gauge(
             "visum_adapter_host_bytes",
-            "Adapters in host memory, verified and ready for a slot.",
+            "Adapters in host memory, verified and ready for a slot, and what domains are recognized by.",
             multiprocess_mode="livesum",
             registry=registry,
         )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 
 import redis.exceptions
 from rq.job import Retry
@@ -18,6 +19,7 @@ from contract.queue import LEASE_SECONDS, MAX_FAILURES
 from contract.records import AUTO_DOMAIN, JobError, Stage, SummaryRecord
 from contract.result import SummaryResult
 from contract.store import SummaryStore
+from model_store.manifest import GENERAL_DOMAIN
 from workers.adapter_desk import AdapterDesk, PinnedAdapter
 from workers.answer import Findings, Origin, build_result
 from workers.control import JobControl, Stopped, StopReason
@@ -31,7 +33,7 @@ from workers.prefill import Look
 from workers.prompt import Prompt, PromptBuilder
 from workers.request import EngineAnswer, EngineBroken, EngineClosed, EngineRequest, RequestStopped
 from workers.retries import HAND_BACK, try_later
-from workers.router import Route, route
+from workers.router import Mark, Route, route
 from workers.stopping import settle
 
 log = logging.getLogger("visum.job")
@@ -71,7 +73,7 @@ class Pipeline:
         self._origin = origin
         self._metrics = metrics
         self._sandbox = sandbox
-        self._general_prototype = general_prototype
+        self._general = [] if general_prototype is None else [(GENERAL_DOMAIN, Mark.of(general_prototype))]
         self._limits = limits
         self._decoders = threading.Semaphore(decode_processes)
         self._default_new_tokens = default_new_tokens
@@ -204,11 +206,14 @@ class Pipeline:
         domain = record.request.domain
         if domain != AUTO_DOMAIN:
             return Route(domain, {})
-        prototypes = self._desk.prototypes()
-        if self._general_prototype is not None:
-            prototypes["general"] = self._general_prototype
-        features = self._engine.look(Look(prompt, key=self._vision_key(record, PinnedAdapter())))
-        return route(features.result(), prototypes)
+        features = self._engine.look(Look(prompt, key=self._vision_key(record, PinnedAdapter()))).result()
+        unsound: set[str] = set()
+        while True:
+            marks = chain(self._general, self._desk.marks)
+            chosen = route(features, (pair for pair in marks if pair[0] not in unsound))
+            if chosen.selected == GENERAL_DOMAIN or self._desk.sound(chosen.selected):
+                return chosen
+            unsound.add(chosen.selected)
 
     def _vision_key(self, record: SummaryRecord, adapter: PinnedAdapter) -> Hashable:
         """All that the vision tower's features of this video depend on."""

@@ -59,11 +59,15 @@ class Prefill:
 
     @torch.no_grad()
     def see(self, looks: Sequence[Look]) -> list[Seen]:
-        """Every video as its own slot's spatial experts see it; what was seen before is not looked at again."""
+        """Every video as its own slot's spatial experts see it; what was seen before, and what stands here twice, is
+        not looked at again."""
         found = [self._vision.get(look.key) for look in looks]
-        new = [look for look, seen in zip(looks, found, strict=True) if seen is None]
-        fresh = iter(self._tower(new) if new else [])
-        return [seen or next(fresh) for seen in found]
+        new: dict[Hashable, Look] = {}
+        for number, (look, seen) in enumerate(zip(looks, found, strict=True)):
+            if seen is None:
+                new.setdefault(_name(look, number), look)
+        fresh = dict(zip(new, self._tower(list(new.values())) if new else [], strict=True))
+        return [seen or fresh[_name(looks[number], number)] for number, seen in enumerate(found)]
 
     def _tower(self, looks: Sequence[Look]) -> list[Seen]:
         prompts = [look.prompt for look in looks]
@@ -129,6 +133,11 @@ class Prefill:
             ids[row, : prompt.tokens] = prompt.input_ids
             own[row, : prompt.tokens] = True
         return ids.to(self._device), own.to(self._device)
+
+
+def _name(look: Look, number: int) -> Hashable:
+    """What tells a look from the others of its pass: its key, or its place where the outcome is not remembered."""
+    return (number,) if look.key is None else (None, look.key)
 
 
 def _whole(slot: int, prompt: GateRecord | None, tower: GateRecord | None) -> GateRecord | None:

@@ -58,9 +58,25 @@ class WorkerSettings(BaseSettings):
         default=16_384, ge=1, description="Most prompt tokens in one prefill, padding included."
     )
     max_new_tokens: int = Field(default=1024, ge=1, description="Longest answer, whatever is asked for.")
-    adapter_slots: int = Field(default=8, ge=1, description="Adapters that are resident at once.")
+    adapter_slots: int = Field(
+        default=0,
+        ge=0,
+        description="Adapters that are resident at once; 0: a third more than `VISUM_SLOTS`, so that no row waits for "
+        "one while the next jobs bring theirs up.",
+    )
+    adapter_device_bytes: int = Field(
+        default=2**32,
+        ge=1,
+        description="Memory for the resident adapters, where the model is. One that would widen all slots beyond it is "
+        "refused at start.",
+    )
     adapter_host_bytes: int = Field(
         default=2**30, ge=0, description="Memory for adapters that are verified and ready for a slot."
+    )
+    recognition_bytes: int = Field(
+        default=2**29,
+        ge=0,
+        description="Memory for what `auto` recognizes domains by; what is over it is read anew for every video.",
     )
     vision_cache_bytes: int = Field(
         default=2**28,
@@ -148,6 +164,11 @@ class WorkerSettings(BaseSettings):
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError("heartbeat_seconds must be at most half of lease_seconds")
         return self
+
+    @property
+    def resident_adapters(self) -> int:
+        """How many adapters there are slots for."""
+        return self.adapter_slots or -(-self.slots * 4 // 3)
 
     @property
     def trusted(self) -> TrustedKeys:

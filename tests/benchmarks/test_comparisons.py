@@ -11,7 +11,7 @@ from benchmarks.__main__ import COMPARISONS, main
 from benchmarks.batching import batching
 from benchmarks.domains import domains
 from benchmarks.exchange import exchange
-from benchmarks.goals import HOTSWAP, LOAD, XLORA, goal_rows, missed
+from benchmarks.goals import HOTSWAP, LOAD, ROTATION, XLORA, goal_rows, missed
 from benchmarks.plain_worker import STAYING
 from benchmarks.plan import QUICK
 from benchmarks.queued import plain, salted, through_rq
@@ -45,6 +45,7 @@ def test_domains_compares_mixed_with_pure_frozen_and_peft_on_every_model(subject
         ("8 over 8 domains", "one domain"),
         ("8 over 8 domains", "peft `adapter_names`"),
         ("one domain", "frozen backbone, nothing beside it"),
+        ("7 of the first slot's domain, 1 of the last's", "one domain"),
     }
     assert len(goal_rows([found])) == 3 * 5
     # A missed goal brings the profile of its steps.
@@ -62,7 +63,11 @@ def test_a_whole_answer_is_compared_with_x_lora(subject: Subject) -> None:
 
 def test_more_domains_than_slots_go_round(subject: Subject) -> None:
     found = rotation(subject, replace(QUICK, rotation_domains=9, rotation_requests=9))
-    assert figures(found) == [("9 domains in rotation", "8 domains", "answers")]
+    assert [figure[:2] for figure in figures(found)] == [
+        ("9 domains in rotation", "8 domains"),
+        ("9 domains in rotation, 12 rows, 16 slots", "8 domains, 12 rows, 16 slots"),
+    ]
+    assert [row.goal for row in found.rows] == [ROTATION, None]
 
 
 def test_every_exchange_of_the_bank_is_compared_with_every_way_of_peft(subject: Subject) -> None:

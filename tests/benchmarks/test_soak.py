@@ -13,7 +13,7 @@ import pytest
 from benchmarks.soak import main
 from benchmarks.soak_load import Booking
 from benchmarks.soak_probe import PROC, Files, Sample, Usage, part_of, process_tree, usage_of
-from benchmarks.soak_verdict import MIB, ZERO_WHILE_IDLE, Evidence, judge, trend
+from benchmarks.soak_verdict import MIB, MUST_HAVE_HAPPENED, ZERO_WHILE_IDLE, Evidence, judge, trend
 
 MINUTES = 30
 NOISE = (0.0, 3.0, -2.0, 1.0, 4.0, -3.0)
@@ -91,7 +91,8 @@ def _sample(at_s: float, worker_mib: float = 500, **fields: Any) -> Sample:
     worker = Usage(1, round(worker_mib * MIB), round(1.5 * worker_mib * MIB), 0, threads=10, fds=20)
     parts = {"serve": Usage(1, 1, 1, 1, 1, 1), "gateway": Usage(1, 1, 1, 1, 1, 1), "worker": worker}
     files = Files(blobs=0, partials=0, bytes={}, temporary=(), shared_memory=())
-    gauges = {"visum_worker_slots_free": 8.0, **dict.fromkeys(ZERO_WHILE_IDLE, 0.0)}
+    counts = dict.fromkeys(MUST_HAVE_HAPPENED, 1.0)
+    gauges = {"visum_worker_slots_free": 8.0, **dict.fromkeys(ZERO_WHILE_IDLE, 0.0), **counts}
     return replace(Sample(at_s, parts, files, gauges), **fields)
 
 
@@ -149,6 +150,7 @@ def test_whatever_went_wrong_is_told(evidence: Evidence, words: str) -> None:
             "1 pinned adapters while idle",
         ),
         ({"gauges": {"visum_worker_slots_free": 8.0}}, "nothing tells of pinned adapters"),
+        ({"gauges": {"visum_worker_slots_free": 8.0}}, "no request ever stood in line for an adapter slot"),
         ({"files": Files(3, 1, {}, (), ())}, "1 half-written uploads are left"),
         ({"files": Files(3, 0, {}, ("upload-7",), ())}, "temporary files are left: ['upload-7']"),
         ({"parts": {"decoding": Usage(1, 1, 1, 1, 1, 1)}}, "1 decoding processes while idle"),
@@ -199,3 +201,4 @@ def test_a_short_soak_of_the_real_service_finds_nothing(
     assert told == json.loads((tmp_path / "soak.json").read_text())
     assert told["jobs"]["accepted"] == sum(told["ends"][end] for end in told["ends"] if " " not in end)
     assert told["jobs"]["published"] > 0
+    assert told["idle_after"]["gauges"]["visum_adapter_evictions_total"] > 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -290,3 +292,118 @@ def test_an_adapter_laid_out_for_its_slot_is_the_same_adapter(model: nn.Module) 
         assert layer.B.equal(second.layers[name].B)
     assert staged.bytes == state.bytes
     assert all(layer.B.flatten(1).t().is_contiguous() for layer in staged.layers.values())
+
+
+class Gone(Exception):
+    """Ends a waiting."""
+
+
+class Waiting:
+    """Somebody who wants a key, on a thread of their own."""
+
+    def __init__(self, bank: AdapterBank, key: str) -> None:
+        self.slot: int | None = None
+        self.gone = threading.Event()
+        before = bank.stats.waits
+        self._thread = threading.Thread(target=self._acquire, args=(bank, key), daemon=True)
+        self._thread.start()
+        until(lambda: self.slot is not None or bank.stats.waits > before)
+
+    def _acquire(self, bank: AdapterBank, key: str) -> None:
+        try:
+            self.slot = bank.acquire(key, lambda: small_state(1.0), waiting=self._look)
+        except Gone:
+            self.slot = 0
+
+    def _look(self) -> None:
+        if self.gone.is_set():
+            raise Gone
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def full_bank() -> AdapterBank:
+    """`a`, `b` and `c`, used in this order, have all slots."""
+    bank = small_bank()
+    for key in "abc":
+        bank.acquire(key, lambda: small_state(1.0))
+    return bank
+
+
+def test_who_waits_for_a_slot_gets_one_in_the_order_of_the_line() -> None:
+    bank = full_bank()
+    first, second = Waiting(bank, "d"), Waiting(bank, "e")
+    bank.release("b")
+    until(lambda: first.slot is not None)
+    assert (first.slot, second.slot) == (2, None)
+    bank.release("a")
+    until(lambda: second.slot is not None)
+    assert second.slot == 1
+
+
+def test_who_gives_up_lets_the_next_in_line_go_first() -> None:
+    bank = full_bank()
+    first, second = Waiting(bank, "d"), Waiting(bank, "e")
+    first.gone.set()
+    until(lambda: first.slot == 0)
+    bank.release("c")
+    until(lambda: second.slot == 3)
+    assert "d" not in bank.resident()
+
+
+def test_a_rare_adapter_is_not_kept_waiting_for_ever_by_popular_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milora.bank.PATIENCE_S", 0.0)
+    bank = full_bank()
+    rare, popular = Waiting(bank, "rare"), Waiting(bank, "a")
+    assert (
+        bank.acquire("b", lambda: small_state(1.0), waiting=lambda: None) == 2
+    )  # the others are not held up
+    assert (rare.slot, popular.slot) == (None, None)
+    bank.release("a")
+    until(lambda: rare.slot == 1)
+    bank.release("c")
+    until(lambda: popular.slot == 3)
+
+
+def test_before_the_first_in_line_has_waited_for_long_nobody_waits_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("milora.bank.PATIENCE_S", 600.0)
+    bank = full_bank()
+    rare, popular = Waiting(bank, "rare"), Waiting(bank, "a")
+    assert (rare.slot, popular.slot) == (None, 1)
+
+
+def test_many_threads_over_few_slots_all_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milora.bank.PATIENCE_S", 0.005)
+    bank, wrong = small_bank(), []
+
+    def job(number: int) -> None:
+        key = number * 7 % 5
+        slot = bank.acquire(key, lambda: small_state(float(key)), waiting=lambda: None)
+        held = bank._handle.export_state(slot).layers["layer"].A
+        if not torch.equal(held, torch.full((2, 4), float(key))):
+            wrong.append(key)
+        bank.release(key)
+
+    with ThreadPoolExecutor(12) as pool:
+        for done in [pool.submit(job, number) for number in range(300)]:
+            done.result(timeout=60)
+    assert not wrong
+    assert bank.stats.pinned == 0
+    assert bank.stats.evictions > 0
+
+
+def test_what_is_brought_up_ahead_takes_a_free_slot_and_nobody_elses() -> None:
+    bank = small_bank()
+    for key in "abc":
+        assert bank.prefetch(key, lambda: small_state(1.0))
+    assert bank.stats.pinned == 0
+    assert not bank.prefetch("a", lambda: pytest.fail("resident already"))
+    assert not bank.prefetch("d", lambda: pytest.fail("no slot is free"))
+    assert list(bank.resident()) == ["a", "b", "c"]

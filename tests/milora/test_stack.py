@@ -88,6 +88,41 @@ def test_rows_that_stand_by_slot_already_are_not_reordered() -> None:
     assert Places.of([2, 1], device).order is not None
 
 
+@pytest.mark.parametrize(
+    ("slots", "width", "each"),
+    [
+        ([1] * 11 + [100], 2, 11),
+        ([97, 3, 50, 12, 8, 60, 33], 7, 1),
+        ([9, 0, 1, 9], 2, 2),
+        ([2, 2, 5, 1, 8, 8, 8, 3], 5, 3),
+    ],
+)
+def test_a_step_does_not_multiply_the_slots_that_nobody_uses(slots: list[int], width: int, each: int) -> None:
+    places = Places.of(slots, torch.device("cpu"))
+    assert (places.width, places.each) == (width, each)
+    used = places.of_slots(torch.arange(100)) + 1
+    assert set(used.tolist()) == {slot for slot in slots if slot}
+
+
+def test_slots_that_lie_close_together_are_not_copied() -> None:
+    stack = torch.arange(100)
+    for slots in ([1, 2, 3], [3, 1, 2], [4, 4, 5], [7, 8]):
+        assert Places.of(slots, torch.device("cpu")).of_slots(stack)._base is stack
+
+
+def test_a_site_where_no_adapter_of_the_batch_has_experts_is_passed_over() -> None:
+    handle = injected("q", "k", "v")
+    for layer in handle.layers:
+        if layer.name == "q":
+            layer.clear(3)
+    experts = DecodeExperts(handle, [((("q", 5),),), ((("k", 3), ("v", 3)),)], rows=2)
+    alone, beside, without = (experts.arrange(slots) for slots in ([3, 3], [3, 1], [2, 2]))
+    assert [site is not None for site in alone] == [False, True]
+    assert [site is not None for site in beside] == [True, True]
+    assert [site is not None for site in without] == [False, False]
+    assert all(site is not None for site in experts.arrange([3, 3], same_shape=True))
+
+
 def test_captured_graphs_see_one_shape_whatever_the_mixture() -> None:
     shapes = set()
     for slots in ([1, 1, 1], [1, 2, 3], [4, 0, 1]):

@@ -65,6 +65,31 @@ def test_manifests_that_did_not_change_are_not_read_again(
     assert registry.latest("traffic") is registry.latest("traffic")
 
 
+def test_who_asks_for_one_domain_looks_at_that_domain_alone(
+    registry: AdapterRegistry, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for domain in ("cooking", "traffic"):
+        publish(registry, root, stage(tmp_path / f"{domain}-staged", domain))
+    looked: list[str] = []
+    look = AdapterRegistry._look
+    monkeypatch.setattr(
+        AdapterRegistry,
+        "_look",
+        lambda self, folder: (looked.append(folder.parent.name), look(self, folder))[1],
+    )
+    assert registry.latest("traffic") == registry.get("traffic", 1)
+    assert registry.versions("traffic") == [1]
+    assert set(looked) == {"traffic"}
+
+
+@pytest.mark.parametrize("name", ["../root/traffic", "..", ".", "", "Traffic"])
+def test_a_name_that_is_no_domains_finds_nothing(
+    registry: AdapterRegistry, traffic: AdapterEntry, name: str
+) -> None:
+    with pytest.raises(AdapterNotFound, match="there are: traffic"):
+        registry.get(name)
+
+
 def test_an_unknown_domain_is_not_found_and_the_known_ones_are_named(
     registry: AdapterRegistry, traffic: AdapterEntry
 ) -> None:

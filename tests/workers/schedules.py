@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Event
 
 from contract.errors import Code, JobFailure
+from milora import AdapterBank, AdapterState, BankFull
 from workers.engine import Engine, EngineLimits
 from workers.prompt import Prompt
 from workers.request import EngineAnswer, EngineRequest, RequestStopped
@@ -83,20 +84,60 @@ def _random_arrival(draw: random.Random, at: int) -> Arrival:
     )
 
 
-def play(engine: Engine, schedule: Schedule, prompts: Mapping[int, Prompt]) -> list[Run]:
-    """Take the engine through a schedule by hand, until every request is settled."""
+class FewSlots:
+    """Adapters in a bank of fewer slots than there are adapters, pinned as long as a request uses them."""
+
+    def __init__(self, bank: AdapterBank, states: Mapping[int, AdapterState]) -> None:
+        self.bank, self._states = bank, states
+        self._pinned: list[tuple[Run, int]] = []
+
+    def acquire(self, adapter: int, waiting: Callable[[], None] | None = None) -> int:
+        """The slot of an adapter, 0 of none."""
+        return self.bank.acquire(adapter or None, lambda: self._states[adapter], waiting=waiting)
+
+    def submit(self, engine: Engine, arrival: Arrival, prompts: Mapping[int, Prompt]) -> Run | None:
+        """Pin the adapter of a request and submit it; None while no slot can be had."""
+        try:
+            slot = self.acquire(arrival.slot)
+        except BankFull:
+            return None
+        run = submit(engine, arrival, prompts, slot)
+        self._pinned.append((run, arrival.slot))
+        return run
+
+    def release_settled(self) -> None:
+        for run, adapter in self._pinned:
+            if run.future.done():
+                self.bank.release(adapter or None)
+        self._pinned = [(run, adapter) for run, adapter in self._pinned if not run.future.done()]
+
+
+def play(
+    engine: Engine, schedule: Schedule, prompts: Mapping[int, Prompt], few: FewSlots | None = None
+) -> list[Run]:
+    """Take the engine through a schedule by hand, until every request is settled.
+
+    With few slots a request arrives, and those behind it, when there is one for its adapter.
+    """
     runs: list[Run] = []
+    put = submit if few is None else few.submit
     for step in range(MOST_STEPS):
         coming = schedule.arrivals[len(runs) :]
         if not coming and all(run.future.done() for run in runs):
             return runs
-        runs += [submit(engine, arrival, prompts) for arrival in coming if arrival.at <= step]
+        for arrival in coming:
+            run = put(engine, arrival, prompts) if arrival.at <= step else None
+            if run is None:
+                break
+            runs.append(run)
         canceled = [run for run in runs if _due(run, step) and not run.future.done()]
         for run in canceled:
             run.stop.set()
         engine.step()
         late = [run.arrival for run in canceled if not run.future.done()]
         assert not late, f"still there a step after they were canceled: {late}"
+        if few is not None:
+            few.release_settled()
     raise AssertionError(
         f"unsettled after {MOST_STEPS} steps: {[run for run in runs if not run.future.done()]}"
     )
@@ -107,13 +148,13 @@ def _due(run: Run, step: int) -> bool:
     return after is not None and step == run.arrival.at + after
 
 
-def submit(engine: Engine, arrival: Arrival, prompts: Mapping[int, Prompt]) -> Run:
-    """Put one request of a schedule to the engine."""
+def submit(engine: Engine, arrival: Arrival, prompts: Mapping[int, Prompt], slot: int | None = None) -> Run:
+    """Put one request of a schedule to the engine; its adapter is in the slot of its number unless told otherwise."""
     stop, counts = Event(), []
     request = EngineRequest(
         prompts[arrival.video],
         arrival.max_new_tokens,
-        arrival.slot,
+        arrival.slot if slot is None else slot,
         arrival.seed,
         stop,
         on_token=lambda done, total: counts.append(done),

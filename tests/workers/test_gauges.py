@@ -26,7 +26,7 @@ def test_rows_slots_pins_and_the_vision_cache_are_what_they_are_now(
         engine = engine_of(backbone, experts, max_batch=3)
         metrics = WorkerMetrics(registry)
         store = AdapterRegistry([four_domains / "adapters"], backbone_fingerprint=backbone.fingerprint)
-        desk = AdapterDesk(store, backbone, bank, metrics, host_bytes=1 << 20)
+        desk = AdapterDesk(store, backbone, bank, metrics, host_bytes=1 << 20, recognition_bytes=1 << 20)
         gauges = Gauges(metrics, engine, bank, desk)
 
         def value(name: str, **labels: str) -> float | None:
@@ -47,11 +47,12 @@ def test_rows_slots_pins_and_the_vision_cache_are_what_they_are_now(
         bank.release("a")
         for key in "bc":
             bank.release(key if bank.acquire(key, lambda: random_state(backbone, 2)) else None)
-        desk.prototypes()
+        assert desk.sound("traffic")
         gauges.update()
         assert value("visum_adapter_host_bytes") == desk.host_bytes > 0
         assert value("visum_engine_rows", state="used") == 0
         assert value("visum_adapter_slots", state="pinned") == 0
         assert value("visum_adapter_evictions_total") == 1
+        assert value("visum_adapter_waits_total") == 0
     finally:
         experts.remove()

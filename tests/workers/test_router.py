@@ -5,11 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from workers.router import route
+from workers.router import Mark, Route
+from workers.router import route as route_among
 
 
 def _domain(mean: float, std: float = 1.0) -> dict[str, torch.Tensor]:
     return {"mean": torch.full((8,), mean), "covariance": std**2 * torch.eye(8)}
+
+
+def route(features: torch.Tensor, domains: dict[str, dict[str, torch.Tensor]]) -> Route:
+    return route_among(features, ((name, Mark.of(domain)) for name, domain in domains.items()))
 
 
 def test_the_nearest_domain_is_selected_and_scores_sum_to_one() -> None:

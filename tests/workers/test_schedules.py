@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from tests.workers.schedules import (
     LONGEST,
     SLOTS,
     VIDEOS,
+    Arrival,
+    FewSlots,
     Run,
     failure_code,
     play,
@@ -32,7 +35,7 @@ from workers.expert_room import room_for
 from workers.prompt import Prompt
 from workers.request import EngineAnswer, EngineRequest
 
-SCHEDULES = 100
+SCHEDULES, FEW_SLOTS = 100, 2
 CLEAR = 5e-3
 """Least distance of the two largest logits: some hundred times what the order of a float32 sum changes."""
 
@@ -75,6 +78,22 @@ def experts(backbone: Backbone) -> Iterator[MiloraModel]:
         assert bank.acquire(slot, lambda state=state: state) == slot
     yield handle
     handle.remove()
+
+
+@pytest.fixture(scope="module")
+def crowded(folder: Path) -> Backbone:
+    """The same backbone once more, for experts in few slots."""
+    backbone = load(folder)
+    backbone.model.generation_config.eos_token_id = STOP_IDS
+    return backbone
+
+
+@pytest.fixture(scope="module")
+def few(crowded: Backbone) -> FewSlots:
+    """Two slots for the four adapters, each of another number of experts, rank and group."""
+    states = mixed_states(crowded)
+    bank = AdapterBank(inject(crowded.model, room_for([], experts=4, rank=3), slots=FEW_SLOTS))
+    return FewSlots(bank, states)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +161,63 @@ def test_the_same_holds_on_the_engines_own_threads(
     for run in runs:
         if not (run.stop.is_set() and was_stopped(run)):  # it may have been faster than its cancellation
             _check(run, backbone, expected, alone)
+
+
+@pytest.mark.parametrize("number", range(0, SCHEDULES, 2))
+def test_the_same_holds_while_adapters_are_exchanged_between_the_steps(
+    few: FewSlots,
+    crowded: Backbone,
+    prompts: dict[int, Prompt],
+    expected: Expected,
+    alone: Alone,
+    number: int,
+) -> None:
+    schedule, before = random_schedule(number), few.bank.stats.evictions
+    engine = Engine(crowded, few.bank._handle, schedule.limits)
+    for run in play(engine, schedule, prompts, few):
+        if run.stop.is_set():
+            assert was_stopped(run), run
+        else:
+            _check(run, crowded, expected, alone)
+    adapters = {arrival.slot for arrival in schedule.arrivals} - {0}
+    assert few.bank.stats.evictions - before >= len(adapters) - FEW_SLOTS
+    assert few.bank.stats.pinned == 0
+
+
+@pytest.mark.parametrize("number", range(0, SCHEDULES, 10))
+@pytest.mark.parametrize("small", [True, False], ids=["side by side", "in turns"])
+def test_the_same_holds_while_adapters_are_exchanged_beside_the_steps(
+    few: FewSlots,
+    crowded: Backbone,
+    prompts: dict[int, Prompt],
+    expected: Expected,
+    alone: Alone,
+    number: int,
+    small: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workers.engine._SMALL_MODEL", 10**9 if small else 0)
+    schedule = random_schedule(number)
+    engine = Engine(crowded, few.bank._handle, schedule.limits)
+
+    def job(arrival: Arrival) -> Run:
+        """As the worker does it: stand in line for a slot, keep it until the answer is there."""
+        slot = few.acquire(arrival.slot, waiting=lambda: None)
+        try:
+            run = submit(engine, arrival, prompts, slot)
+            run.future.exception(timeout=120)
+            return run
+        finally:
+            few.bank.release(arrival.slot or None)
+
+    engine.start()
+    try:
+        with ThreadPoolExecutor(len(schedule.arrivals)) as jobs:
+            runs = list(jobs.map(job, schedule.arrivals))
+    finally:
+        engine.close()
+    for run in runs:
+        _check(run, crowded, expected, alone)
 
 
 def _check(run: Run, backbone: Backbone, expected: Expected, alone: Alone) -> None:

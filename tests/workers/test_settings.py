@@ -21,6 +21,12 @@ def test_a_heartbeat_slower_than_the_lease_is_refused() -> None:
         WorkerSettings(lease_seconds=10, heartbeat_seconds=6)
 
 
+@pytest.mark.parametrize("slots", [1, 12, 40])
+def test_by_default_every_row_and_the_next_jobs_can_have_an_adapter_of_their_own(slots: int) -> None:
+    assert WorkerSettings(slots=slots).resident_adapters > slots
+    assert WorkerSettings(slots=slots, adapter_slots=3).resident_adapters == 3
+
+
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISUM_DRAIN_SECONDS", "3")
     monkeypatch.setenv("VISUM_BLOB_DIR", "/tmp/somewhere")

@@ -149,3 +149,19 @@ def test_a_video_that_was_deleted_is_let_go_of_with_everything_made_of_it() -> N
     assert cache.get(("gone", 1)) is None
     assert cache.get(("stays", 1)) is not None
     assert cache.bytes == held // 3
+
+
+def test_a_video_that_stands_in_one_prefill_several_times_passes_the_tower_once(
+    backbone: Backbone, experts: MiloraModel, tower: list[int]
+) -> None:
+    engine = engine_of(backbone, experts)
+    same = [request_of(backbone, 1, slot=1, vision_key="video 1, adapter 1") for _ in range(3)]
+    others = [
+        request_of(backbone, 1, slot=2, vision_key="video 1, adapter 2"),
+        request_of(backbone, 1, slot=1),
+    ]
+    found = answers(engine, [*same, *others])
+    patches = same[0].prompt.patches
+    assert tower == [3 * patches]  # that of the two keys, and of the one without
+    assert len({answer.token_ids for answer in (*found[:3], found[4])}) == 1
+    assert [answer.gates.slot for answer in found] == [1, 1, 1, 2, 1]

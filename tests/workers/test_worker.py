@@ -10,6 +10,7 @@ from contract.errors import Code
 from contract.keys import record_key
 from contract.records import Status
 from model_store.backbone import Backbone
+from model_store.manifest import WEIGHTS_FILE
 from tests.workers.adapters import publish_random
 from tests.workers.service import Service, wait_until
 from tests.workers.videos import blobs, write_video
@@ -68,6 +69,27 @@ def test_auto_picks_a_domain_and_says_how_sure_it_is(
     assert record.result.domain.selected == "traffic"
     assert {"traffic", "sports"} <= set(record.result.domain.scores)
     assert sum(record.result.domain.scores.values()) == pytest.approx(1)
+
+
+def test_auto_passes_over_a_domain_whose_adapter_is_damaged(
+    running: Service, video: Path, backbone: Backbone
+) -> None:
+    entry = publish_random(backbone, running.models, "aria", 1)  # with the mark of `traffic`, and before it
+    weights = entry.path / WEIGHTS_FILE
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+
+    def answered_by() -> str:
+        """Asked until the worker has seen the new domain."""
+        record = running.ended(running.submit(video, domain="auto"))
+        assert record.result is not None, running.logs()
+        assert "aria" not in record.result.domain.scores
+        return record.result.domain.selected
+
+    wait_until(
+        lambda: answered_by() == "traffic" and "domain aria is left out of routing" in running.logs(),
+        "`auto` has met the damaged adapter and chosen the next",
+    )
 
 
 def test_a_seed_gives_the_same_sample_twice(running: Service, video: Path) -> None:
