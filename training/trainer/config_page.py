@@ -11,6 +11,8 @@ from training.trainer.config import TrainConfig
 
 HEAD = """# Training
 
+Step by step, from ten videos to a service that answers: [train-a-domain.md](train-a-domain.md).
+
 ```
 visum train --domain traffic --config train.toml        # publishes the domain's next version at the end
 visum train --domain traffic --config train.toml --resume    # goes on where a killed run was
