@@ -40,7 +40,7 @@ class Finding:
     advice: str
 
     def __str__(self) -> str:
-        return f"{self.seen} {self.advice}"
+        return f"{self.code}: {self.seen} {self.advice}"
 
 
 class GateWatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from model_store.backbone_ref import adapter_roots
 from model_store.errors import AdapterRefused
 from model_store.registry import AdapterEntry, AdapterRegistry
+from visum.errors import CliError
 from visum.settings import ServeSettings, read_settings
 from visum.signing_key import Key, secret_key
 from visum.terminal import answer_console, print_json, status_console
@@ -53,7 +55,7 @@ def show(
     version: Annotated[int | None, typer.Argument(help="The newest if not given.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What one adapter says of itself: its manifest and where it lies."""
+    """What one adapter says of itself: its manifest and where it lies; the recipe with --json."""
     entry = _registry().get(domain, version)
     if as_json:
         print_json({**entry.manifest.model_dump(mode="json"), "path": str(entry.path)})
@@ -77,9 +79,10 @@ def show(
         "trainable",
         f"{manifest.trainable_parameters:,} parameters, {manifest.trainable_share:.2%} of the backbone",
     )
-    for title, values in (("training", manifest.training), ("quality", manifest.quality)):
-        for key, value in values.items():
-            facts.add_row(title, f"{key}: {value}")
+    training = {key: value for key, value in manifest.training.items() if key != "recipe"}
+    for title, values in (("training", training), ("quality", manifest.quality)):
+        for line in _lines(values):
+            facts.add_row(title, line)
             title = ""
     console.print(facts)
 
@@ -92,6 +95,27 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Put an adapter into the store as the next version of its domain; running services pick it up."""
+    _put(folder, as_json)
+
+
+@app.command()
+def rollback(
+    domain: Domain,
+    version: Annotated[int | None, typer.Argument(help="The one before the newest if not given.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Publish an earlier version again, as the newest; running services pick it up."""
+    registry = _registry()
+    newest = registry.get(domain).version
+    earlier = [one for one in registry.versions(domain) if one < newest]
+    if version is None:
+        if not earlier:
+            raise CliError(f"{domain} has no version before {newest}")
+        version = earlier[-1]
+    _put(registry.get(domain, version).path, as_json)
+
+
+def _put(folder: Path, as_json: bool) -> None:
     from model_store.adapters import load_adapter
     from model_store.publish import publish as put
 
@@ -181,6 +205,12 @@ def _refusal(refusal: AdapterRefused) -> dict[str, Any]:
 def _shape(entry: AdapterEntry) -> str:
     groups = sorted(entry.manifest.groups.items(), reverse=True)
     return ", ".join(f"{name} {group.experts} x {group.rank}" for name, group in groups)
+
+
+def _lines(values: dict[str, Any]) -> Iterator[str]:
+    """Every value by its key, those of an object by their own, as the warnings of a training."""
+    for key, value in values.items():
+        yield from _lines(value) if isinstance(value, dict) else [f"{key}: {value}"]
 
 
 def _quality(quality: dict[str, Any]) -> str:

@@ -37,24 +37,23 @@ def root() -> None:
 
 @app.command()
 def check(
-    format: Annotated[Format, typer.Option(help="The annotations' format.")],
-    annotations: Annotated[
+    data: Annotated[
         list[Path],
-        typer.Option(help="A file of annotations; may be repeated, as for val_1.json and val_2.json."),
+        typer.Option(
+            "--data",
+            "--annotations",
+            help="A file of annotations; may be repeated, as for val_1.json and val_2.json.",
+        ),
     ],
-    videos: Annotated[Path, typer.Option(help="The folder of the videos; folders below it count.")],
+    format: Annotated[Format, typer.Option(help="The annotations' format.")] = Format.JSONL,
+    videos: Annotated[
+        Path | None,
+        typer.Option(help="The folder of the videos, those below it too; the annotations' own without it."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole report as JSON.")] = False,
 ) -> None:
     """Read the annotations, find and decode every video, and tell all that is wrong; exit code 1 if nothing is left."""
-    from training.data.reading import probe_videos
-    from visum.decoding import prober
-
-    dataset = read(format, annotations, videos)
-    with progress_bar() as bar:
-        task = bar.add_task("decoding", total=len(dataset.examples))
-        dataset = probe_videos(
-            dataset, prober(), threads=os.cpu_count() or 1, on_video=lambda: bar.advance(task)
-        )
+    dataset = decodable(read(format, data, videos))
     if as_json:
         print_json(report_json(dataset))
     else:
@@ -63,8 +62,8 @@ def check(
         raise typer.Exit(1)
 
 
-def read(format: Format, annotations: list[Path], videos: Path) -> Dataset:
-    """The data set that options of a command name.
+def read(format: Format, annotations: list[Path], videos: Path | None) -> Dataset:
+    """The data set that options of a command name; without a folder of videos it is the annotations' own.
 
     Raises:
         UsageError: the annotations or the folder are not what they should be.
@@ -73,9 +72,30 @@ def read(format: Format, annotations: list[Path], videos: Path) -> Dataset:
     from training.data.reading import read_dataset
 
     try:
-        return read_dataset(format, annotations, videos)
+        return read_dataset(format, annotations, videos or annotations[0].parent)
     except DataError as error:
         raise UsageError(str(error)) from error
+
+
+def decodable(dataset: Dataset) -> Dataset:
+    """The data set without the videos that give no frames, under a bar; every video is decoded."""
+    from training.data.reading import probe_videos
+    from visum.decoding import prober
+
+    with progress_bar() as bar:
+        task = bar.add_task("decoding", total=len(dataset.examples))
+        return probe_videos(
+            dataset, prober(), threads=os.cpu_count() or 1, on_video=lambda: bar.advance(task)
+        )
+
+
+def tell_of_the_left_out(report: Report) -> None:
+    """One line on stderr if there is anything that cannot be used."""
+    found = {"without a file": report.missing, "without frames": report.unreadable or (),
+             "unusable lines": report.unusable, "duplicates": report.duplicates}  # fmt: skip
+    counts = ", ".join(f"{len(items)} {what}" for what, items in found.items() if items)
+    if counts:
+        status_console().print(f"of the data: {counts}; `visum data check` lists them", style="dim")
 
 
 def report_json(dataset: Dataset) -> dict[str, Any]:

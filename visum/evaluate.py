@@ -18,7 +18,7 @@ from training.data.example import Format
 from training.metrics.names import Metric
 from visum.asking import Asked, ask
 from visum.client import Client
-from visum.data import progress_bar, read, report_json
+from visum.data import progress_bar, read, report_json, tell_of_the_left_out
 from visum.errors import CliError, ServiceError, UsageError
 from visum.settings import ClientSettings, read_settings
 from visum.terminal import answer_console, status_console
@@ -89,9 +89,12 @@ def evaluate(
             help="Annotations to score on in place of the demo world; may be repeated, as for val_1 and val_2."
         ),
     ] = None,
-    format: Annotated[Format | None, typer.Option(help="The format of --data.")] = None,
+    format: Annotated[Format | None, typer.Option(help="The format of --data; jsonl without it.")] = None,
     videos: Annotated[
-        Path | None, typer.Option(help="The folder of --data's videos; without --data, keep the clips here.")
+        Path | None,
+        typer.Option(
+            help="The folder of --data's videos, the annotations' own without it; without --data, keep the clips here."
+        ),
     ] = None,
     metric: Annotated[
         list[Metric] | None,
@@ -120,16 +123,12 @@ def evaluate(
         raise UsageError(
             "--format says how to read --data, which is not given", "Name the annotations with --data."
         )
-    if data is not None and (format is None or videos is None):
-        raise UsageError(
-            "--data needs to be told more", "Give --format and the folder of its videos with --videos."
-        )
     if data is not None and arm:
         raise UsageError("--arm is for the demo world's clips", "With --data, say with --domain who answers.")
     metrics = metric or [m for m in Metric if m is not Metric.V2T or format is Format.VIDEOXUM]
     settings = read_settings(ClientSettings, url=url)
     report = Report()
-    dataset = read(format, data, videos) if data is not None else None
+    dataset = read(format or Format.JSONL, data, videos) if data is not None else None
     with (
         _kept(report, out),
         Client(settings.address, settings.key) as client,
@@ -260,7 +259,7 @@ def _dataset(
     """Every domain named on the examples. A video without an answer is told, and left out of the figures."""
     from training.evaluation import Answer, score
 
-    _tell_of_the_left_out(dataset)
+    tell_of_the_left_out(dataset.report)
     report.data = report_json(dataset)
     examples = {example.path: example for example in dataset.examples[:count]}
     if not examples:
@@ -282,15 +281,6 @@ def _dataset(
 
 def _failure(one: Asked, example: Example, domain: str) -> dict[str, str]:
     return {"video": example.id, "domain": domain, "code": one.code, "message": one.message}
-
-
-def _tell_of_the_left_out(dataset: Dataset) -> None:
-    found = dataset.report
-    left_out = {"without a file": len(found.missing), "unusable lines": len(found.unusable),
-                "duplicates": len(found.duplicates)}  # fmt: skip
-    if any(left_out.values()):
-        counts = ", ".join(f"{count} {what}" for what, count in left_out.items() if count)
-        status_console().print(f"of the data: {counts}; `visum data check` lists them", style="dim")
 
 
 def _print(report: Report) -> None:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import os
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from pydantic import BaseModel
 
 from training.data.example import Format
-from visum.data import progress_bar, read
+from visum.data import decodable, read, tell_of_the_left_out
 from visum.errors import CliError, UsageError
 from visum.settings import ServeSettings, read_settings
 from visum.terminal import print_json
 
 if TYPE_CHECKING:
+    from training.data.example import Dataset
+    from training.trainer.config import TrainConfig
+    from training.trainer.quality import Quality
     from training.trainer.run import Plan
 
 _WORLD = "world"
-_HELD_OUT = 0.2  # of the videos, to measure on
+_HELD_OUT, _SPLIT_SEED = 0.2, 11  # of the own videos, to measure on
 _EPOCHS, _PATIENCE = 20, 3  # of own videos, unless the config says otherwise
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
 def train(
@@ -57,9 +63,12 @@ def train(
 
     Several GPUs: `accelerate launch -m visum train …`.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from model_store.backbone_ref import adapter_roots, find_backbone
     from training.data.errors import DataError
     from training.experts.recipe import CLIPS, world_config, world_plan
+    from training.trainer.config import load_config
     from training.trainer.errors import TrainingError
     from training.trainer.run import train_and_publish
 
@@ -71,6 +80,7 @@ def train(
             "Train without it, then sign what was made with `visum adapters sign`.",
         )
     _, folder = find_backbone(settings.backbone, store=settings.store)
+    disable_progress_bar()  # of the weights' loading: the run has its own
     changes = {
         "schedule.epochs": epochs,
         "schedule.matrix_lr": matrix_lr,
@@ -88,10 +98,10 @@ def train(
         }
         command = f"visum {' '.join(sys.argv[1:])}"
         if own:
+            videos = videos or own[0].parent
+            chosen, dataset = load_config(config, **changes), read(format, own, videos)
             frames = _frames(folder, cache, cache_bytes)
-            plan = own_plan(
-                domain, read(format, own, videos or own[0].parent), frames, config, changes, command, common
-            )
+            plan = own_plan(domain, dataset, frames, chosen, command, common, videos)
         else:
             chosen = world_config(config, **changes)
             plan = world_plan(domain, chosen, command=command, clips=clips or CLIPS, **common)
@@ -110,57 +120,90 @@ def train(
             {"domain": entry.domain, "version": entry.version, "path": str(entry.path), "quality": quality}
         )
     else:
+        if outcome.quality is not None:
+            typer.echo(_measured(outcome.quality, outcome.frozen))
         typer.echo(f"published {entry.domain} version {entry.version} in {entry.path}")
+
+
+def _measured(quality: Quality, frozen: Quality | None) -> str:
+    beside = "" if frozen is None else f", the frozen backbone's {frozen.rouge_l:.3f}"
+    return f"ROUGE-L {quality.rouge_l:.3f} on {quality.clips} held-out videos{beside}"
 
 
 def own_plan(
     domain: str,
-    dataset: Any,
+    dataset: Dataset,
     frames: Any,
-    config: Path | None,
-    changes: dict[str, Any],
+    config: TrainConfig,
     command: str,
     common: dict[str, Any],
+    videos: Path,
 ) -> Plan:
     """The training on a user's own videos: those that can be decoded, a share of them held out.
 
+    The held-out ones are the same whatever the seed, so that versions can be compared on them.
+
     Raises:
-        InvalidConfig: see `load_config`.
         NoUsableData: no video is left.
+        WriteFailed: the list of the held-out ones cannot be written.
     """
-    from training.data.reading import probe_videos
-    from training.trainer.config import load_config
     from training.trainer.errors import NoUsableData
     from training.trainer.publishing import About
     from training.trainer.run import Plan
     from training.trainer.samples import held_out
     from training.trainer.video_samples import VideoSamples
-    from visum.decoding import prober
 
-    with progress_bar() as bar:
-        task = bar.add_task("decoding", total=len(dataset.examples))
-        dataset = probe_videos(
-            dataset, prober(), threads=os.cpu_count() or 1, on_video=lambda: bar.advance(task)
-        )
+    dataset = decodable(dataset)
+    tell_of_the_left_out(dataset.report)
     if not dataset.examples:
         raise NoUsableData(
             f"none of the {dataset.report.annotated} annotated videos can be used: see `visum data check`"
         )
-    seed = load_config(config, **changes).seed
-    train, validation = held_out(VideoSamples(dataset.examples, frames), _HELD_OUT, seed)
-    defaults = {"schedule.epochs": _EPOCHS, "watch.patience": _PATIENCE} if config is None else {}
-    chosen = load_config(config, **{**defaults, **{key: v for key, v in changes.items() if v is not None}})
-    if config is None:  # once an epoch
-        each = -(-len(train) // chosen.schedule.batch_size)
-        watch = chosen.watch.model_copy(update={"evaluate_every": each, "checkpoint_every": each})
-        chosen = chosen.model_copy(update={"watch": watch})
+    train, validation = held_out(VideoSamples(dataset.examples, frames), _HELD_OUT, _SPLIT_SEED)
+    kept = _write_held_out(dataset, set(validation.names), videos, common["folder"])
+    typer.echo(f"{len(train)} videos to learn from, {len(validation)} held out: {kept}", err=True)
     about = About(
         domain,
         f"Summaries of {domain} videos.",
         f"{len(train)} videos of {dataset.format} annotations, {len(validation)} held out",
         command,
     )
-    return Plan(about=about, config=chosen, train=train, validation=validation, **common)
+    return Plan(
+        about, config=for_own_videos(config, len(train)), train=train, validation=validation, **common
+    )
+
+
+def for_own_videos(config: TrainConfig, videos: int) -> TrainConfig:
+    """The config with what it leaves open set for few videos seen often: measured and kept once an epoch."""
+    schedule = _unless_set(config.schedule, epochs=_EPOCHS)
+    an_epoch = -(-videos // (schedule.batch_size * schedule.accumulation))  # steps
+    watch = _unless_set(config.watch, evaluate_every=an_epoch, checkpoint_every=an_epoch, patience=_PATIENCE)
+    return config.model_copy(update={"schedule": schedule, "watch": watch})
+
+
+def _unless_set(section: SectionT, **values: int) -> SectionT:
+    return section.model_copy(
+        update={name: value for name, value in values.items() if name not in section.model_fields_set}
+    )
+
+
+def _write_held_out(dataset: Dataset, names: set[str], videos: Path, folder: Path) -> Path:
+    """The held-out pairs as JSONL, for `visum evaluate`."""
+    from training.trainer.checkpoint import writing
+
+    path = folder / "held-out.jsonl"
+    lines = [
+        json.dumps(
+            {"video": example.path.relative_to(videos).as_posix(), "summary": text}, ensure_ascii=False
+        )
+        for example in dataset.examples
+        if example.id in names
+        for text in example.references
+    ]
+    with writing(str(path), None):
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in lines))
+    return path
 
 
 def _frames(backbone: Path, cache: Path, cache_bytes: int) -> Any:

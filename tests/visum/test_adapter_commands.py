@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from minisign import KeyPair
 
-from tests.model_store.adapter_parts import stage
+from tests.model_store.adapter_parts import stage, tensors
 from visum.cli import main
 
 DOMAIN = "harbour"  # no shipped one: what is shipped stays as it is in these tests
@@ -54,6 +54,46 @@ def test_a_published_adapter_is_listed_and_shown(
     assert f"{DOMAIN} version 1" in text
     assert "K 3, rank 2" in text
     assert "rouge_l: 0.93" in text
+
+
+def test_the_warnings_of_a_training_are_shown_and_its_recipe_is_left_to_the_json(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = {"steps": 30, "signatures": {"no_gain": "ROUGE-L is 0.1."}, "recipe": {"seed": 11}}
+    answer(capsys, "publish", str(stage(tmp_path / "staged", DOMAIN, training=training)))
+    assert main(["adapters", "show", DOMAIN]) == 0
+    shown = capsys.readouterr().out
+    assert "steps: 30" in shown
+    assert "no_gain: ROUGE-L is 0.1." in shown
+    assert "seed" not in shown
+    assert answer(capsys, "show", DOMAIN)["training"]["recipe"] == {"seed": 11}
+
+
+def test_a_rollback_publishes_the_version_before_the_newest_again(
+    store: Path, staged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(capsys, "publish", str(staged))
+    answer(capsys, "publish", str(stage(tmp_path / "other", DOMAIN, tensors=tensors(1))))
+    assert answer(capsys, "rollback", DOMAIN)["version"] == 3
+    first, second, third = (answer(capsys, "show", DOMAIN, version)["files"] for version in "123")
+    assert third == first != second
+
+
+def test_a_rollback_goes_to_the_version_that_is_named(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(3):
+        answer(capsys, "publish", str(stage(tmp_path / str(seed), DOMAIN, tensors=tensors(seed))))
+    assert answer(capsys, "rollback", DOMAIN, "1")["version"] == 4
+    assert answer(capsys, "show", DOMAIN)["files"] == answer(capsys, "show", DOMAIN, "1")["files"]
+
+
+def test_a_first_version_cannot_be_rolled_back(
+    store: Path, staged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(capsys, "publish", str(staged))
+    assert main(["adapters", "rollback", DOMAIN]) == 1
+    assert capsys.readouterr().err == f"visum: {DOMAIN} has no version before 1\n"
 
 
 def test_a_folder_that_is_no_adapter_is_not_published(

@@ -53,6 +53,14 @@ def test_all_that_is_wrong_is_counted_and_listed_and_what_is_left_can_be_used(
         assert line in said
 
 
+def test_pairs_beside_their_videos_need_no_more_than_their_name(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = pairs(folder, "clip-0000", "clip-0001")
+    assert main(["data", "check", "--data", str(path)]) == 0
+    assert "2 videos annotated, 2 can be used" in capsys.readouterr().out
+
+
 def test_the_json_report_holds_everything(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

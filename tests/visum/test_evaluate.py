@@ -183,14 +183,12 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra_before_anything
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--data", "a.json"], "--data needs to be told more. Give --format"),
-        (["--data", "a.json", "--format", "jsonl"], "--data needs to be told more"),
+        (["--data", "a.json"], "annotations a.json cannot be read"),
         (["--format", "jsonl"], "--format says how to read --data, which is not given"),
         (
             ["--data", "a.json", "--format", "jsonl", "--videos", ".", "--arm", "own"],
             "--arm is for the demo world's",
         ),
-        (["--data", "a.json", "--format", "jsonl", "--videos", "."], "annotations a.json cannot be read"),
         (["--domain", "opera"], "no domain 'opera' to score"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

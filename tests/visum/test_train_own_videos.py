@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from training.data.example import Format
+from training.trainer.config import load_config
 from training.world.video import render_folder
 from visum.cli import main
+from visum.data import read
+from visum.train import for_own_videos, own_plan
 
 CONFIG = """
 [temporal]
@@ -69,3 +73,34 @@ def test_annotations_of_which_no_video_is_there_are_refused(videos: Path, capsys
     (videos / "none.jsonl").write_text(json.dumps({"video": "gone.mp4", "summary": "Nothing."}) + "\n")
     assert main(["train", "--domain", "street", "--data", "videos/none.jsonl"]) == 1
     assert "none of the 1 annotated videos can be used" in capsys.readouterr().err
+
+
+def test_what_is_left_out_is_told(videos: Path, capsys) -> None:
+    (videos / "none.jsonl").write_text(json.dumps({"video": "gone.mp4", "summary": "Nothing."}) + "\n")
+    main(["train", "--domain", "street", "--data", "videos/none.jsonl"])
+    assert "of the data: 1 without a file" in capsys.readouterr().err
+
+
+def test_the_held_out_videos_are_the_same_for_every_seed_and_are_listed(videos: Path) -> None:
+    listed = []
+    for seed in (1, 2):
+        run = videos.parent / f"run-{seed}"
+        common = {"backbone": "visum-demo", "folder": run, "roots": ()}
+        dataset = read(Format.JSONL, [videos / "pairs.jsonl"], None)
+        plan = own_plan("street", dataset, None, load_config(None, seed=seed), "", common, videos)
+        listed.append((run / "held-out.jsonl").read_text())
+        assert [json.loads(line)["video"] for line in listed[-1].splitlines()] == [*plan.validation.names]
+    assert listed[0] == listed[1]
+
+
+def test_what_a_config_leaves_open_is_set_for_few_videos_and_measured_once_an_epoch() -> None:
+    config = for_own_videos(load_config(None, **{"schedule.batch_size": 1, "schedule.accumulation": 4}), 8)
+    assert (config.schedule.epochs, config.watch.patience) == (20, 3)
+    assert (config.watch.evaluate_every, config.watch.checkpoint_every) == (2, 2)
+
+
+def test_what_a_config_says_stays_for_few_videos() -> None:
+    said = {"schedule.epochs": 6, "watch.evaluate_every": 0, "watch.checkpoint_every": 5, "watch.patience": 0}
+    config = for_own_videos(load_config(None, **said), 8)
+    assert (config.schedule.epochs, config.watch.patience) == (6, 0)
+    assert (config.watch.evaluate_every, config.watch.checkpoint_every) == (0, 5)

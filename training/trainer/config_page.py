@@ -11,6 +11,8 @@ from training.trainer.config import TrainConfig
 
 HEAD = """# Training
 
+Step by step, from ten videos to a service that answers: [train-a-domain.md](train-a-domain.md).
+
 ```
 visum train --domain traffic --config train.toml        # publishes the domain's next version at the end
 visum train --domain traffic --config train.toml --resume    # goes on where a killed run was
@@ -36,7 +38,8 @@ While it learns the trainer says what looks wrong, on stderr, in the manifest an
 ## The config
 
 One TOML file; a key that it does not know is an error that names it. Sections are tables, `[temporal]` and `[spatial]`
-have the same keys. This part is written from the classes by `python -m training.trainer.config_page`.
+have the same keys. With `--data` a file that leaves them open means 20 epochs, a measurement and a checkpoint in each,
+and a patience of 3. This part is written from the classes by `python -m training.trainer.config_page`.
 
 | key | default | what |
 |---|---|---|

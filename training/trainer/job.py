@@ -304,12 +304,15 @@ class TrainingJob:
             if score > self.place.best_score:
                 self.place.best_score, self.place.best_step, self.place.stale = score, self.place.step, 0
                 self._best = {name: tensor.detach().clone() for name, tensor in self.method.state().items()}
-        self._say_what_looks_wrong(losses, norms, told)
+        new = self._what_looks_wrong(losses, norms, told)
+        for finding in new if self.place.step < self.steps else ():  # those of the end are the outcome's
+            self.accelerator.print(f"step {self.place.step}: {finding}", file=sys.stderr, flush=True)
         return told
 
-    def _say_what_looks_wrong(
+    def _what_looks_wrong(
         self, losses: list[float], norms: list[float], told: dict[str, Any] | None
-    ) -> None:
+    ) -> list[Finding]:
+        """Keeps all that looks wrong now; returns what did not before."""
         found = list(too_much_decay(losses, norms))
         if self._gates is not None:
             found += self._gates.findings()
@@ -319,9 +322,7 @@ class TrainingJob:
             found += [*order_not_learned(quality), *no_gain(quality, frozen)]
         told_before = set(self.place.findings)
         self.place.findings = {finding.code: [finding.seen, finding.advice] for finding in found}
-        for finding in found:
-            if finding.code not in told_before:
-                self.accelerator.print(f"step {self.place.step}: {finding}", file=sys.stderr, flush=True)
+        return [finding for finding in found if finding.code not in told_before]
 
     def _measured_together(self) -> dict[str, Any] | None:
         """The quality now as JSON, measured by the first process and told to all."""
@@ -400,7 +401,7 @@ class TrainingJob:
             self.method.round()
         self.method.module.eval()
         told = self._measured_together()
-        self._say_what_looks_wrong(losses, norms, told)
+        self._what_looks_wrong(losses, norms, told)
         return Outcome(
             quality=Quality.of(told) if told else None,
             frozen=Quality.of(self.place.frozen) if self.place.frozen else None,

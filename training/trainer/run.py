@@ -65,6 +65,8 @@ def train_and_publish(plan: Plan, tell: Callable[[str], None]) -> tuple[AdapterE
     frozen = weights_sha256(backbone.model)
     share = job.trainable / sum(p.numel() for p in backbone.model.parameters())
     tell(f"{job.trainable:,} of the numbers are trained, {share:.2%} of the backbone's")
+    if plan.resume:
+        tell(f"going on after step {job.place.step} of {job.steps}")
     outcome = run_with_bar(job, plan.about.domain)
     if weights_sha256(backbone.model) != frozen:
         raise RuntimeError("training changed the backbone's weights")
