@@ -9,7 +9,7 @@ DEV_STAMP  := $(VENV)/.installed-dev
 DEMO_STAMP := $(if $(wildcard $(DEV_STAMP)),$(DEV_STAMP),$(VENV)/.installed-worker)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lock format bench soak chaos fuzz-media fuzz-api load demo-backbone demo-experts clean
+.PHONY: help demo serve test check lock format bench soak chaos fuzz-media fuzz-api load demo-backbone second-backbone demo-experts clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ load: $(DEV_STAMP) ## submit and poll beside a bare endpoint, 100,000 records, c
 
 demo-backbone: $(DEV_STAMP) ## train the demo backbone again, from nothing
 	@$(BIN)/python -m training.backbone --out runs/demo-backbone --clips 58205
+
+second-backbone: $(DEV_STAMP) ## train a backbone of VideoLLaMA2's shape, which `visum ablate architectures` compares with
+	@$(BIN)/python -m training.backbone --architecture videollama2 --out runs/second-backbone --clips 58205
 
 demo-experts: $(DEV_STAMP) ## train the four shipped experts again on the frozen demo backbone
 	@$(BIN)/python -m training.experts --out runs/demo-adapters

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.backbone.forward import FastForward
-from training.backbone.pixels import normalize, patchify
+from training.backbone.forward import LanguageForward
+from training.backbone.pixels import normalize
 from training.backbone.rendering import Sample
 
 SHRINKAGE = 0.02
@@ -15,13 +15,13 @@ video must not fall off directions in which rendered clips hardly vary."""
 
 
 @torch.no_grad()
-def pooled_features(fast: FastForward, sample: Sample) -> Tensor:
+def pooled_features(fast: LanguageForward, sample: Sample) -> Tensor:
     """The mean over all patches of a clip's features after the tower's last norm: (D,) float32."""
-    patches = patchify(normalize(torch.from_numpy(sample.frames)))
-    return fast.patch_features(patches).float().mean((0, 1))
+    pictures = fast.pictures(normalize(torch.from_numpy(sample.frames)))
+    return fast.patch_features(pictures).float().mean((0, 1))
 
 
-def recognition_mark(fast: FastForward, samples: list[Sample]) -> dict[str, Tensor]:
+def recognition_mark(fast: LanguageForward, samples: list[Sample]) -> dict[str, Tensor]:
     """The Gaussian of the pooled features over clips of the demo world."""
     return gaussian(torch.stack([pooled_features(fast, sample) for sample in samples]))
 

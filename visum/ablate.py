@@ -14,7 +14,10 @@ from visum.settings import ServeSettings, read_settings
 
 def ablate(
     experiment: Annotated[
-        str, typer.Argument(help="groups, baselines, grid, loss, fusion, cost, specialize, or all.")
+        str,
+        typer.Argument(
+            help="groups, baselines, grid, loss, fusion, architectures, cost, specialize, or all."
+        ),
     ],
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every arm and domain.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder of tables, plots and JSON.")] = Path("docs/results"),
@@ -27,6 +30,10 @@ def ablate(
     ] = None,
     side_by_side: Annotated[int, typer.Option(min=1, help="Runs at a time, one CPU thread each.")] = 2,
     backbone: Annotated[str | None, typer.Option(help="Name or folder (VISUM_BACKBONE).")] = None,
+    second: Annotated[
+        Path,
+        typer.Option(help="Folder of the other architecture's backbone, which make second-backbone trains."),
+    ] = Path("runs/second-backbone/visum-demo-videollama2"),
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run and how long it takes.")] = False,
 ) -> None:
     """Compare arms of the method over seeds. A run that is finished is not run again: a killed command goes on."""
@@ -40,13 +47,22 @@ def ablate(
 
     if experiment not in {*NAMES, "all"}:
         raise UsageError(f"There is no experiment '{experiment}'", f"One of {', '.join(NAMES)}, all.")
+    names = NAMES if experiment == "all" else (experiment,)
+    if "architectures" in names and not (second / "visum.json").exists():
+        missing = f"architectures needs a second backbone, and there is none in {second}"
+        if experiment != "all":
+            raise CliError(
+                missing, "Train it with `make second-backbone` (some 40 minutes), or give --second."
+            )
+        typer.echo(f"{missing}: left out", err=True)
+        names = tuple(name for name in names if name != "architectures")
     settings = read_settings(ServeSettings, backbone=backbone)
     _, folder = find_backbone(settings.backbone, store=settings.store)
     given = {"clips": clips, "test_clips": test_clips, "validation_clips": validation_clips}
     size = replace(Size(), **{name: value for name, value in given.items() if value is not None})
-    machine = Machine(runs or out / "runs", cache, str(folder), side_by_side)
+    machine = Machine(runs or out / "runs", cache, str(folder), side_by_side, second=str(second))
     session = Session(
-        NAMES if experiment == "all" else (experiment,),
+        names,
         seeds=seeds,
         size=size,
         machine=machine,

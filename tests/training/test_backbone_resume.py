@@ -5,6 +5,7 @@ import torch
 
 from training.backbone.budget import Budget, learning_rate_factor
 from training.backbone.checkpoint import Position, read_checkpoint, write_checkpoint
+from training.backbone.design import VIDEO_LLAMA_3, VIDEOLLAMA2
 from training.backbone.recipe import Recipe
 from training.backbone.trainer import Trainer
 
@@ -46,15 +47,18 @@ def short_answers(monkeypatch):
     monkeypatch.setattr(Trainer, "_evaluate", lambda self: None)
 
 
-@pytest.mark.parametrize("crashes", [(1,), (4,), (2, 3)])
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, crashes):
-    whole = Trainer(RECIPE, Budget(clips=18), tmp_path / "whole").run().state_dict()
+@pytest.mark.parametrize(
+    ("crashes", "design"),
+    [((1,), VIDEO_LLAMA_3), ((4,), VIDEO_LLAMA_3), ((2, 3), VIDEO_LLAMA_3), ((1, 3), VIDEOLLAMA2)],
+)
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, crashes, design):
+    whole = Trainer(RECIPE, Budget(clips=18), tmp_path / "whole", design).run().state_dict()
     for steps in crashes:
-        trainer = Trainer(RECIPE, Budget(clips=18), tmp_path / "parts")
+        trainer = Trainer(RECIPE, Budget(clips=18), tmp_path / "parts", design)
         crash_after(trainer, steps)
         with pytest.raises(Interrupted):
             trainer.run()
-    resumed = Trainer(RECIPE, Budget(clips=18), tmp_path / "parts").run().state_dict()
+    resumed = Trainer(RECIPE, Budget(clips=18), tmp_path / "parts", design).run().state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 

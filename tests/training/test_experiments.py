@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from training.backbone.sampling import PATCH, PATCH_COLUMNS, PATCH_ROWS
 from training.experiments import report
 from training.experiments.baselines import PeftLora, PeftXLora, equal_rank, mixture_parameters
 from training.experiments.catalogue import (
+    ARCHITECTURES,
     BASELINES,
     EXPERIMENTS,
     FUSION,
@@ -181,6 +183,27 @@ def test_a_domain_takes_its_own_rates_and_the_held_back_one_those_of_its_like() 
     assert taken == {"negative": 1.0, "rewind": 2.0, "traffic": 3.0, HELD_BACK: 3.0}
 
 
+def test_runs_on_the_demo_backbone_are_shared_between_experiments_and_those_on_the_other_are_not() -> None:
+    by_arm = {spec.arm: spec.key for spec in compared_specs(ARCHITECTURES, 1, {}, SIZE)}
+    others = {spec.key for spec in compared_specs(BASELINES, 1, {}, SIZE)}
+    assert {arm for arm, key in by_arm.items() if key in others} == {"frozen", "both", "lora"}
+    assert {arm for arm, key in by_arm.items() if key not in others} == {
+        "frozen, videollama2", "both, videollama2", "lora, videollama2"
+    }  # fmt: skip
+
+
+def test_the_key_of_a_run_on_the_demo_backbone_is_what_it_was_before_there_was_another() -> None:
+    spec = next(iter(compared_specs(BASELINES, 1, {}, SIZE)))
+    assert spec.key == "negative-frozen-test-s0-8ec5028739"
+
+
+def test_a_run_is_trained_on_the_backbone_of_its_architecture() -> None:
+    machine = Machine(Path("runs"), Path("clips"), "visum-demo", second="runs/second")
+    backbones = {spec.arm: machine.backbone_of(spec) for spec in compared_specs(ARCHITECTURES, 1, {}, SIZE)}
+    assert backbones["both"] == "visum-demo"
+    assert backbones["both, videollama2"] == "runs/second"
+
+
 def test_a_finished_run_is_not_run_again_and_a_cut_off_one_is(tmp_path) -> None:
     machine = Machine(tmp_path / "runs", tmp_path / "clips", "visum-demo")
     spec = next(iter(compared_specs(BASELINES, 1, {}, SIZE)))
@@ -227,6 +250,22 @@ def test_rows_are_the_means_and_deviations_of_the_runs_and_a_page_and_a_plot_tel
     assert saved["command"] == "visum ablate fusion"
     assert "0.600 ± 0.100" in (tmp_path / "fusion.md").read_text()
     assert (tmp_path / "fusion.svg").stat().st_size > 1000
+
+
+def test_gains_over_the_frozen_backbones_of_two_architectures_stand_side_by_side(tmp_path) -> None:
+    scores = {"frozen": 0.1, "both": 0.5, "lora": 0.4,
+              "frozen, videollama2": 0.2, "both, videollama2": 0.7, "lora, videollama2": 0.15}  # fmt: skip
+    specs = list(compared_specs(ARCHITECTURES, 2, {}, SIZE))
+    results = {spec.key: result(spec, scores[spec.arm] + spec.seed / 10) for spec in specs}
+    rows = report.rows_of(ARCHITECTURES, 2, {}, SIZE, results)
+    report.write_report(tmp_path, ARCHITECTURES, "visum ablate architectures", SIZE, rows, [], "2 CPU cores")
+    gained = json.loads((tmp_path / "architectures.json").read_text())["gain_over_frozen"]
+    assert {(one["arm"], one["architecture"]): one["rouge_l"]["mean"] for one in gained} == {
+        ("both", "video_llama_3"): 0.45, ("lora", "video_llama_3"): 0.35,
+        ("both", "videollama2"): 0.55, ("lora", "videollama2"): 0.0,
+    }  # fmt: skip
+    page = (tmp_path / "architectures.md").read_text()
+    assert "| negative | both | +0.450 ± 0.071 | +0.550 ± 0.071 |" in page
 
 
 def result(spec: RunSpec, score: float) -> dict:

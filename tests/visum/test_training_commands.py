@@ -28,7 +28,19 @@ def test_a_domain_that_the_world_does_not_have_is_a_usage_error(capsys) -> None:
 
 def test_an_unknown_experiment_is_answered_with_those_that_there_are(capsys) -> None:
     assert main(["ablate", "everything"]) == 2
-    assert "groups, baselines, grid, loss, fusion, cost, specialize, all" in capsys.readouterr().err
+    assert (
+        "groups, baselines, grid, loss, fusion, architectures, cost, specialize, all"
+        in capsys.readouterr().err
+    )
+
+
+def test_architectures_cannot_be_compared_without_the_second_backbone(capsys) -> None:
+    assert main(["ablate", "architectures", "--plan"]) == 1
+    assert "make second-backbone" in capsys.readouterr().err
+    assert main(["ablate", "all", "--plan"]) == 0
+    told = capsys.readouterr()
+    assert "left out" in told.err
+    assert "architectures" not in told.out
 
 
 def test_a_plan_tells_the_runs_and_their_time_and_runs_nothing(tmp_path: Path, capsys) -> None:

@@ -9,10 +9,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from training.backbone.dense_labels import FrameLabels
+from training.backbone.design import VIDEO_LLAMA_3, Design
 from training.backbone.recipe import Recipe
 from training.backbone.rendering import Sample
-from training.backbone.sampling import TOKENS_PER_FRAME
-from training.backbone.tokenizer import TURN_END, prompt_text
+from training.backbone.tokenizer import TURN_END
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,18 @@ def group_samples(samples: list[Sample], recipe: Recipe, seed: int) -> list[list
     return groups
 
 
-def collate(samples: list[Sample], tokenizer: PreTrainedTokenizerFast, instruction: str) -> Batch:
-    """Tensors of samples of one frame count.
+def collate(
+    samples: list[Sample],
+    tokenizer: PreTrainedTokenizerFast,
+    instruction: str,
+    design: Design = VIDEO_LLAMA_3,
+) -> Batch:
+    """Tensors of samples of one frame count; the last frame is shown again where a token of it would lack one.
 
     Raises:
         ValueError: the prompts are not of one length, which the fast forward pass relies on.
     """
-    prompts = encode(tokenizer, [prompt_text(s.times_s, TOKENS_PER_FRAME, instruction) for s in samples])
+    prompts = encode(tokenizer, [design.prompt(s.times_s, instruction) for s in samples])
     if len({len(prompt) for prompt in prompts}) != 1:
         raise ValueError("prompts of one batch must have one length")
     answers = encode(tokenizer, [s.summary + TURN_END for s in samples])
@@ -60,8 +65,10 @@ def collate(samples: list[Sample], tokenizer: PreTrainedTokenizerFast, instructi
     padded = torch.full((len(answers), int(lengths.max())), tokenizer.pad_token_id)
     for row, answer in enumerate(answers):
         padded[row, : len(answer)] = torch.tensor(answer)
-    frames = torch.stack([torch.from_numpy(s.frames) for s in samples])
-    labels = None if samples[0].labels is None else _stack_labels([s.labels for s in samples])
+    count = len(samples[0].times_s)
+    shown = [*range(count), *[count - 1] * (-count % design.frames_a_token)]
+    frames = torch.stack([torch.from_numpy(s.frames[shown]) for s in samples])
+    labels = None if samples[0].labels is None else _stack_labels([s.labels for s in samples], shown)
     return Batch(frames, torch.tensor(prompts), padded, lengths, labels)
 
 
@@ -78,6 +85,8 @@ def pick_instruction(recipe: Recipe, seed: int) -> str:
     return rng.choice(recipe.instructions[1:])
 
 
-def _stack_labels(labels: list[FrameLabels | None]) -> dict[str, Tensor]:
+def _stack_labels(labels: list[FrameLabels | None], shown: list[int]) -> dict[str, Tensor]:
     names = [field.name for field in fields(FrameLabels)]
-    return {name: torch.cat([torch.from_numpy(getattr(item, name)) for item in labels]) for name in names}
+    return {
+        name: torch.cat([torch.from_numpy(getattr(item, name)[shown]) for item in labels]) for name in names
+    }

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.backbone.forward import FastForward, attend, finish_layer, heads, project, rms_norm, rotate
+from training.backbone.forward import LanguageForward, attend, finish_layer, heads, project, rms_norm, rotate
 
 
 def cached_layer(
@@ -29,8 +29,8 @@ def cached_layer(
 
 @torch.no_grad()
 def greedy(
-    fast: FastForward,
-    patches: Tensor,
+    fast: LanguageForward,
+    pictures: Tensor,
     prompt: Tensor,
     *,
     end: int,
@@ -54,7 +54,7 @@ def greedy(
         start = 0 if step == 0 else length + step - 1
         with around(step):
             if step == 0:
-                x = fast.embed(patches, prompt, prompt[:, :0])
+                x = fast.embed(pictures, prompt, prompt[:, :0])
             else:
                 x = F.embedding(tokens[-1][:, None], fast.text.embed_tokens.weight)
             for layer, cache in zip(layers, caches, strict=True):

@@ -31,7 +31,7 @@ def label_frames(frames: Sequence[Sequence[Box]]) -> FrameLabels:
     """Labels for each frame's boxes."""
     patches = [_cells(boxes, PATCH_ROWS, PATCH_COLUMNS) for boxes in frames]
     tokens = [_cells(boxes, TOKEN_ROWS, TOKEN_COLUMNS) for boxes in frames]
-    order = _block_order()
+    order = block_order()
     return FrameLabels(
         patch_kind=np.stack([p["kind"] for p in patches])[:, order],
         patch_colour=np.stack([p["colour"] for p in patches])[:, order],
@@ -78,7 +78,7 @@ def _cells(boxes: Sequence[Box], rows: int, columns: int) -> dict[str, np.ndarra
     return out
 
 
-def _block_order() -> np.ndarray:
+def block_order() -> np.ndarray:
     """Row-major index of each patch in block order."""
     grid = np.arange(PATCH_ROWS * PATCH_COLUMNS).reshape(TOKEN_ROWS, MERGE, TOKEN_COLUMNS, MERGE)
     return grid.transpose(0, 2, 1, 3).ravel()

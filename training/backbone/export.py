@@ -5,26 +5,24 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import PreTrainedTokenizerFast, VideoLlama3ForConditionalGeneration
+from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from model_store.checkpoint import checkpoint_fingerprint
 from model_store.files import write_durably
 from model_store.manifest import BACKBONE_FILE, ROUTER_FILE, BackboneManifest, manifest_bytes
-from training.backbone.architecture import build_processor
-from training.backbone.forward import FastForward
-from training.backbone.model_card import NOTICE, model_card
+from training.backbone.design import design_of
+from training.backbone.model_card import model_card
 from training.backbone.recipe import Recipe
 from training.backbone.rendering import Sample
 from training.backbone.sampling import FRAME_PIXELS, MAX_FRAMES, MIN_FRAMES
 from training.recognition import recognition_mark
 
-NAME = "visum-demo"
-
 Facts = Mapping[str, float | int | str]
 
 
 def export_backbone(
-    model: VideoLlama3ForConditionalGeneration,
+    model: nn.Module,
     tokenizer: PreTrainedTokenizerFast,
     recipe: Recipe,
     samples: list[Sample],
@@ -42,27 +40,30 @@ def export_backbone(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    build_processor(tokenizer).save_pretrained(folder)
+    design_of(model).processor(tokenizer).save_pretrained(folder)
     save_file(general_mark(model, samples), folder / ROUTER_FILE)
-    write_durably(folder / BACKBONE_FILE, manifest_bytes(describe(folder, recipe, training, quality)))
-    (folder / "README.md").write_text(model_card(recipe, {**quality, **training}))
+    write_durably(folder / BACKBONE_FILE, manifest_bytes(describe(model, folder, recipe, training, quality)))
+    facts = {**quality, **training}
+    design = design_of(model)
+    (folder / "README.md").write_text(model_card(design.name, design.card, recipe, facts))
 
 
-def general_mark(
-    model: VideoLlama3ForConditionalGeneration, samples: list[Sample]
-) -> dict[str, torch.Tensor]:
+def general_mark(model: nn.Module, samples: list[Sample]) -> dict[str, torch.Tensor]:
     """The recognition mark of the backbone's own domain, measured in fp32 as serving on a CPU computes."""
     dtype = model.dtype
-    mark = recognition_mark(FastForward(model.float()), samples)
+    mark = recognition_mark(design_of(model).forward(model.float()), samples)
     model.to(dtype)
     return mark
 
 
-def describe(folder: Path, recipe: Recipe, training: Facts, quality: Facts) -> BackboneManifest:
+def describe(
+    model: nn.Module, folder: Path, recipe: Recipe, training: Facts, quality: Facts
+) -> BackboneManifest:
     """The manifest of the weights in ``folder``."""
+    design = design_of(model)
     return BackboneManifest(
-        name=NAME,
-        description="A 4.7 million parameter video_llama_3 trained on the procedural demo world.",
+        name=design.name,
+        description=design.card.description,
         domain=recipe.domain,
         frame_pixels=FRAME_PIXELS,
         fps=1.0,
@@ -70,7 +71,7 @@ def describe(folder: Path, recipe: Recipe, training: Facts, quality: Facts) -> B
         max_frames=MAX_FRAMES,
         prompt=recipe.instructions[0],
         max_new_tokens=160,
-        notice=NOTICE,
+        notice=design.card.notice,
         fingerprint=checkpoint_fingerprint(folder),
         training=dict(training),
         quality=dict(quality),

@@ -5,13 +5,14 @@ once, the language model needs no mask but the causal one, and its last layer is
 holds the logits against the stock model's.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import VideoLlama3ForConditionalGeneration
 
+from training.backbone.pixels import patchify
 from training.backbone.sampling import MERGE, PATCHES_PER_FRAME, TOKEN_COLUMNS, TOKEN_ROWS, TOKENS_PER_FRAME
 
 
@@ -65,18 +66,19 @@ def project(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     return y.split([layer.out_features for layer in layers], dim=-1)
 
 
-def vision_layer(layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """One encoder layer over ``(frames, 48, C)``; attention stays within a frame."""
+def vision_layer(layer: nn.Module, x: Tensor, cos: Tensor | None = None, sin: Tensor | None = None) -> Tensor:
+    """One encoder layer over ``(frames, N, C)``; attention stays within a frame. Without tables nothing is rotated."""
     attention = layer.self_attn
     h = layer.layer_norm1(x)
     q, k, v = (
         heads(y, attention.num_heads)
         for y in project(h, attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, None).transpose(1, 2).flatten(2)
-    x = x + attention.out_proj(mixed)
+    if cos is not None:
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+    x = x + attention.out_proj(attend(q, k, v, None).transpose(1, 2).flatten(2))
     h = layer.mlp.fc1(layer.layer_norm2(x))
-    return x + layer.mlp.fc2(F.gelu(h, approximate="tanh"))
+    return x + layer.mlp.fc2(layer.mlp.activation_fn(h))
 
 
 def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
@@ -112,50 +114,60 @@ def last_layer(layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, mask: Tens
     return finish_layer(layer, x[:, -kept:], attend(q, rotate(k, cos, sin), v, mask))
 
 
-class FastForward:
-    """The forward pass over one model's live parameters; ``compiled`` fuses each layer with ``torch.compile``."""
+class LanguageForward:
+    """The forward pass over one model's live parameters, of which a subclass is the half that sees the video.
 
-    def __init__(self, model: VideoLlama3ForConditionalGeneration, *, compiled: bool = False) -> None:
+    ``vision``, ``projector`` and ``text`` are the model's parts; ``compiled`` fuses each layer with ``torch.compile``.
+    """
+
+    def __init__(self, model: nn.Module, *, compiled: bool = False) -> None:
         self.model = model
-        self.vision = model.model.vision_model
-        self.projector = model.model.projector
-        self.text = model.model.language_model
+        self.vision, self.projector, self.text = self.parts(model)
         layers = (vision_layer, text_layer, last_layer)
         if compiled:
             layers = tuple(torch.compile(layer, dynamic=True) for layer in layers)
         self.vision_layer, self.text_layer, self.last_layer = layers
 
+    @staticmethod
+    def parts(model: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """Vision tower, what projects its features, language model without its head."""
+        raise NotImplementedError
+
+    @staticmethod
+    def pictures(frames: Tensor) -> Tensor:
+        """Normalized frames ``(..., T, 48, 64, 3)`` as the tower takes them."""
+        raise NotImplementedError
+
+    @staticmethod
+    def rows(frames: Tensor) -> dict[str, Sequence[int]]:
+        """For the routing of experts: how many rows of the tower belong to each video of ``(B, T, 48, 64, 3)``."""
+        raise NotImplementedError
+
+    def patch_features(self, pictures: Tensor) -> Tensor:
+        """The tower's features of ``F`` frames: ``(F, patches, D)``."""
+        raise NotImplementedError
+
+    def video(self, pictures: Tensor) -> Tensor:
+        """What the language model reads, in the order of the prompts' placeholders: ``(..., C)``."""
+        raise NotImplementedError
+
+    def cells(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """What dense pre-training names: patches ``(F, 48, D)`` in block order, tokens ``(F / f, 12, C)`` of ``f``
+        frames each."""
+        raise NotImplementedError
+
     @property
     def dtype(self) -> torch.dtype:
         return self.text.embed_tokens.weight.dtype
 
-    def patch_features(self, patches: Tensor) -> Tensor:
-        """``(F, 48, 192)`` patches to ``(F, 48, 128)`` features after the tower's last norm."""
-        convolution = self.vision.embeddings.patch_embedding
-        config = self.vision.config
-        x = F.linear(patches.to(self.dtype), convolution.weight.flatten(1), convolution.bias)
-        head = config.hidden_size // config.num_attention_heads
-        cos, sin = (t.to(self.dtype) for t in vision_rope(head, config.rope_parameters["rope_theta"]))
-        for layer in self.vision.encoder.layers:
-            x = self.vision_layer(layer, x, cos, sin)
-        return self.vision.post_layernorm(x)
-
-    def merge(self, features: Tensor) -> Tensor:
-        """``(F, 48, 128)`` to ``(F, 12, 256)``: 2x2 means (what bilinear halving is), then the projector."""
-        merged = features.view(
-            -1, TOKENS_PER_FRAME, PATCHES_PER_FRAME // TOKENS_PER_FRAME, features.shape[-1]
-        )
-        return self.projector(merged.mean(2))
-
-    def embed(self, patches: Tensor | None, prompt: Tensor, answer: Tensor) -> Tensor:
+    def embed(self, pictures: Tensor | None, prompt: Tensor, answer: Tensor) -> Tensor:
         """Embeddings ``(B, P + A, C)`` with the video's tokens, if there is one, put in their places."""
         ids = torch.cat([prompt, answer], dim=1)
         x = F.embedding(ids, self.text.embed_tokens.weight)
-        if patches is None:
+        if pictures is None:
             return x
-        video = self.merge(self.patch_features(patches))
         places = (ids == self.model.config.video_token_id).unsqueeze(-1)
-        return x.masked_scatter(places, video.to(x.dtype))
+        return x.masked_scatter(places, self.video(pictures).to(x.dtype))
 
     def hidden(self, x: Tensor, kept: int) -> Tensor:
         """Normalized last hidden states ``(B, kept, C)`` of the last ``kept`` positions of ``(B, N, C)``."""
@@ -174,13 +186,54 @@ class FastForward:
         cos, sin = text_rope(1024, head, config.rope_parameters["rope_theta"])
         return cos[:length].to(self.dtype), sin[:length].to(self.dtype)
 
-    def answer_logits(self, patches: Tensor | None, prompt: Tensor, answer: Tensor) -> Tensor:
+    def answer_logits(self, pictures: Tensor | None, prompt: Tensor, answer: Tensor) -> Tensor:
         """``(B, A, vocabulary)``: position ``i`` predicts ``answer[:, i]``."""
-        x = self.embed(patches, prompt, answer[:, :-1])
+        x = self.embed(pictures, prompt, answer[:, :-1])
         return F.linear(self.hidden(x, answer.shape[1]), self.text.embed_tokens.weight)
 
-    def loss(self, patches: Tensor | None, prompt: Tensor, answer: Tensor, lengths: Tensor) -> Tensor:
+    def loss(self, pictures: Tensor | None, prompt: Tensor, answer: Tensor, lengths: Tensor) -> Tensor:
         """Mean cross-entropy over the answers' own tokens; ``lengths`` ``(B,)`` tells padding apart."""
-        logits = self.answer_logits(patches, prompt, answer).float()
+        logits = self.answer_logits(pictures, prompt, answer).float()
         targets = answer.masked_fill(torch.arange(answer.shape[1]) >= lengths[:, None], -100)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+
+
+class FastForward(LanguageForward):
+    """The pass over a ``VideoLlama3ForConditionalGeneration``; its pictures are the patches of its processor."""
+
+    @staticmethod
+    def parts(model: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
+        return model.model.vision_model, model.model.projector, model.model.language_model
+
+    @staticmethod
+    def pictures(frames: Tensor) -> Tensor:
+        return patchify(frames)
+
+    @staticmethod
+    def rows(frames: Tensor) -> dict[str, Sequence[int]]:
+        return {"patches": [frames.shape[1] * PATCHES_PER_FRAME] * len(frames)}
+
+    def patch_features(self, pictures: Tensor) -> Tensor:
+        """``(F, 48, 192)`` patches to ``(F, 48, 128)`` features after the tower's last norm."""
+        convolution = self.vision.embeddings.patch_embedding
+        config = self.vision.config
+        x = F.linear(pictures.to(self.dtype), convolution.weight.flatten(1), convolution.bias)
+        head = config.hidden_size // config.num_attention_heads
+        cos, sin = (t.to(self.dtype) for t in vision_rope(head, config.rope_parameters["rope_theta"]))
+        for layer in self.vision.encoder.layers:
+            x = self.vision_layer(layer, x, cos, sin)
+        return self.vision.post_layernorm(x)
+
+    def merge(self, features: Tensor) -> Tensor:
+        """``(F, 48, 128)`` to ``(F, 12, 256)``: 2x2 means (what bilinear halving is), then the projector."""
+        merged = features.view(
+            -1, TOKENS_PER_FRAME, PATCHES_PER_FRAME // TOKENS_PER_FRAME, features.shape[-1]
+        )
+        return self.projector(merged.mean(2))
+
+    def video(self, pictures: Tensor) -> Tensor:
+        return self.merge(self.patch_features(pictures))
+
+    def cells(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.patch_features(pictures)
+        return features, self.merge(features)

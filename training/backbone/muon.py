@@ -42,7 +42,8 @@ class MuonAdamW:
     """Both optimizers over one model.
 
     Args:
-        parameters: ``name -> (parameter, learning rate scale)``; matrices named in ``matrices`` are stepped by Muon.
+        parameters: ``name -> (parameter, learning rate scale)``; matrices named in ``matrices`` are stepped by Muon,
+            the weight of a convolution among them as one of (outputs, everything else).
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class MuonAdamW:
         for slot in slots:
             grad = slot.live.grad.float()
             slot.first.mul_(momentum).add_(grad, alpha=1 - momentum)
-            directions.append(grad.lerp(slot.first, momentum))  # Nesterov
-        rows, columns = slots[0].master.shape
+            directions.append(grad.lerp(slot.first, momentum).flatten(1))  # Nesterov
+        rows, columns = directions[0].shape
         gain = max(1.0, rows / columns) ** 0.5
         for slot, update in zip(slots, orthogonalize(torch.stack(directions)), strict=True):
             slot.master.mul_(1 - lr * slot.scale * self.weight_decay)
-            slot.master.add_(update.float(), alpha=-lr * slot.scale * gain)
+            slot.master.add_(update.float().reshape(slot.master.shape), alpha=-lr * slot.scale * gain)
 
     def _step_adam(self, slots: list[Slot], lr: float, betas: tuple[float, float] = (0.9, 0.98)) -> None:
         if not slots:

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from training.backbone.budget import Budget
-from training.backbone.export import NAME, export_backbone
+from training.backbone.design import VIDEO_LLAMA_3, Design
+from training.backbone.export import export_backbone
 from training.backbone.recipe import Recipe
 from training.backbone.trainer import Trainer
 from training.backbone.validation import measure, validation_samples
@@ -15,9 +16,11 @@ MEASURED_CLIPS = 200
 ROUTER_CLIPS = 400
 
 
-def make_backbone(recipe: Recipe, budget: Budget, out: Path, *, export_only: bool = False) -> Path:
-    """Train in ``out`` and export to ``out/visum-demo``, which is returned."""
-    trainer = Trainer(recipe, budget, out)
+def make_backbone(
+    recipe: Recipe, budget: Budget, out: Path, design: Design = VIDEO_LLAMA_3, *, export_only: bool = False
+) -> Path:
+    """Train in ``out`` and export to the folder of the design's name in it, which is returned."""
+    trainer = Trainer(recipe, budget, out, design)
     model = trainer.restore() if export_only else trainer.run()
     samples = validation_samples(recipe, max(MEASURED_CLIPS, ROUTER_CLIPS))
     quality = measure(trainer.plain, trainer.tokenizer, samples[:MEASURED_CLIPS], recipe.instructions[0])
@@ -32,7 +35,7 @@ def make_backbone(recipe: Recipe, budget: Budget, out: Path, *, export_only: boo
         "rouge_l": quality.rouge_l,
         "measured_on": f"{quality.clips} held-out validation clips of {recipe.domain}",
     }
-    folder = out / NAME
+    folder = out / design.name
     export_backbone(model, trainer.tokenizer, recipe, samples[:ROUTER_CLIPS], training, measured, folder)
     print(f"exported {folder}: exact {quality.exact:.3f}, ROUGE-L {quality.rouge_l:.4f}")
     return folder

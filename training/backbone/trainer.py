@@ -8,17 +8,16 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerFast, VideoLlama3ForConditionalGeneration
+from transformers import PreTrainedTokenizerFast
 
-from training.backbone.architecture import build_config, build_model
 from training.backbone.batches import Batch, collate, group_samples, pick_instruction
 from training.backbone.budget import Budget, learning_rate_factor
 from training.backbone.checkpoint import Position, read_checkpoint, write_checkpoint
 from training.backbone.dense_pretrain import DenseHeads, dense_loss
-from training.backbone.forward import FastForward
+from training.backbone.design import VIDEO_LLAMA_3, Design
 from training.backbone.log import TrainingLog
 from training.backbone.muon import MuonAdamW
-from training.backbone.pixels import disturb, normalize, patchify
+from training.backbone.pixels import disturb, normalize
 from training.backbone.recipe import Recipe
 from training.backbone.rendering import Shard, render_shards
 from training.backbone.repetition import make_repetition
@@ -37,28 +36,30 @@ FIRST_SEED = {
 class Trainer:
     """One run in the folder ``out``. ``run`` goes on from the checkpoint that it finds there."""
 
-    def __init__(self, recipe: Recipe, budget: Budget, out: Path) -> None:
+    def __init__(self, recipe: Recipe, budget: Budget, out: Path, design: Design = VIDEO_LLAMA_3) -> None:
         torch.set_num_threads(recipe.threads)
         torch.manual_seed(recipe.seed)
-        self.recipe, self.out = recipe, out
+        self.recipe, self.out, self.design = recipe, out, design
         self.budgets = {
             "dense": budget.share(recipe.dense_share),
             "captions": budget.share(1 - recipe.dense_share),
         }
         self.log = TrainingLog(out / "train.jsonl")
         self.tokenizer = prepare_tokenizer(recipe, out / "tokenizer.json")
-        self.model = build_model(build_config(self.tokenizer, recipe.vocabulary)).bfloat16()
+        self.model = design.build(self.tokenizer, recipe.vocabulary).bfloat16()
         size = self.model.config
-        self.heads = DenseHeads(size.vision_config.hidden_size, size.text_config.hidden_size).bfloat16()
-        self.fast = FastForward(self.model, compiled=recipe.compiled)
-        self.plain = FastForward(
+        self.heads = DenseHeads(
+            size.vision_config.hidden_size, size.text_config.hidden_size, design.frames_a_token
+        ).bfloat16()
+        self.fast = design.forward(self.model, compiled=recipe.compiled)
+        self.plain = design.forward(
             self.model
         )  # for evaluation, whose shapes would make the compiled one recompile
         self.position = Position("dense")
         self.optimizer = self._optimizer()
         self.validation = validation_samples(recipe, recipe.validation_clips)
 
-    def run(self) -> VideoLlama3ForConditionalGeneration:
+    def run(self) -> nn.Module:
         """Train to the end of the budget; the trained model."""
         self._resume()
         parameters = sum(p.numel() for p in self.model.parameters())
@@ -76,7 +77,7 @@ class Trainer:
             self._save()
         return self.model
 
-    def restore(self) -> VideoLlama3ForConditionalGeneration:
+    def restore(self) -> nn.Module:
         """The model as the checkpoint holds it, without training.
 
         Raises:
@@ -125,13 +126,13 @@ class Trainer:
     def _step(self, batch: Batch, progress: float) -> float:
         recipe, position = self.recipe, self.position
         noise = torch.Generator().manual_seed(_mix(recipe.seed, position.phase == "dense", position.step))
-        patches = patchify(disturb(normalize(batch.frames), noise))
+        pictures = self.fast.pictures(disturb(normalize(batch.frames), noise))
         factor = learning_rate_factor(progress, position.step, recipe.warmup_steps)
         if position.phase == "dense":
-            loss = dense_loss(self.fast, self.heads, patches, batch.labels)
+            loss = dense_loss(self.fast, self.heads, pictures, batch.labels)
             muon_lr = recipe.dense_muon_lr
         else:
-            loss = self.fast.loss(patches, batch.prompt, batch.answer, batch.lengths)
+            loss = self.fast.loss(pictures, batch.prompt, batch.answer, batch.lengths)
             muon_lr = recipe.muon_lr
         loss.backward()
         self.optimizer.step(muon_lr * factor, recipe.adam_lr * factor)
@@ -155,7 +156,7 @@ class Trainer:
             groups = group_samples(samples, recipe, _mix(recipe.seed, shard.number))
             for place, members in enumerate(groups[skip:], start=skip):
                 instruction = pick_instruction(recipe, _mix(recipe.seed, shard.number, place))
-                yield collate(members, self.tokenizer, instruction), shard.number, place
+                yield collate(members, self.tokenizer, instruction, self.design), shard.number, place
             skip = 0
 
     def _shards(self) -> Iterator[Shard]:
@@ -178,24 +179,24 @@ class Trainer:
 
     def _optimizer(self) -> MuonAdamW:
         dense = self.position.phase == "dense"
-        parts = self.model.model
-        modules: dict[str, nn.Module] = {"vision": parts.vision_model, "projector": parts.projector}
-        modules |= {"heads": self.heads} if dense else {"text": parts.language_model}
+        parts = self.plain
+        modules: dict[str, nn.Module] = {"vision": parts.vision, "projector": parts.projector}
+        modules |= {"heads": self.heads} if dense else {"text": parts.text}
         scale = {"vision": 1.0 if dense else self.recipe.vision_lr_scale}
         named = {
             f"{part}.{name}": (parameter, scale.get(part, 1.0))
             for part, module in modules.items()
             for name, parameter in module.named_parameters()
         }
-        outer = ("heads", "text.embed_tokens")
-        inner = {name for name, (p, _) in named.items() if p.ndim == 2 and not name.startswith(outer)}
+        outer = ("heads", "text.embed_tokens", "vision.embeddings")
+        inner = {name for name, (p, _) in named.items() if is_matrix(p) and not name.startswith(outer)}
         return MuonAdamW(named, inner, weight_decay=self.recipe.weight_decay)
 
     def _save(self) -> None:
         tensors = self.optimizer.state()
         self.position.updates = self.optimizer.steps
         if self.position.phase == "dense":
-            rest = self.model.model.language_model.named_parameters()
+            rest = self.plain.text.named_parameters()
             tensors |= {f"frozen/{name}": parameter.detach() for name, parameter in rest}
         write_checkpoint(self.out / "checkpoint", self.position, tensors)
 
@@ -209,7 +210,7 @@ class Trainer:
         self.optimizer.load_state(tensors, self.position.updates)
         if self.position.phase == "dense":
             with torch.no_grad():
-                for name, parameter in self.model.model.language_model.named_parameters():
+                for name, parameter in self.plain.text.named_parameters():
                     parameter.copy_(tensors[f"frozen/{name}"])
         return True
 
@@ -246,6 +247,11 @@ class Meter:
         self.since, self.clips, self.waited = now, position.clips, 0.0
         self.losses, self.repeated = [], []
         return values
+
+
+def is_matrix(parameter: nn.Parameter) -> bool:
+    """Whether it mixes channels: the weight of a linear layer, or of a convolution that is not depthwise."""
+    return parameter.ndim >= 2 and parameter.shape[1] > 1
 
 
 def prepare_tokenizer(recipe: Recipe, path: Path) -> PreTrainedTokenizerFast:

@@ -8,8 +8,9 @@ from transformers import PreTrainedTokenizerFast
 
 from training.backbone.batches import collate
 from training.backbone.decoding import greedy
-from training.backbone.forward import FastForward
-from training.backbone.pixels import normalize, patchify
+from training.backbone.design import design_of
+from training.backbone.forward import LanguageForward
+from training.backbone.pixels import normalize
 from training.backbone.recipe import Recipe
 from training.backbone.rendering import Sample, render_sample
 from training.backbone.tokenizer import TURN_END
@@ -32,7 +33,7 @@ def validation_samples(recipe: Recipe, clips: int, split: str = "validation") ->
 
 
 def answer_samples(
-    fast: FastForward,
+    fast: LanguageForward,
     tokenizer: PreTrainedTokenizerFast,
     samples: list[Sample],
     instruction: str,
@@ -44,17 +45,17 @@ def answer_samples(
         by_frames[len(sample.times_s)].append(index)
     answers = [""] * len(samples)
     for members in by_frames.values():
-        batch = collate([samples[i] for i in members], tokenizer, instruction)
-        patches = patchify(normalize(batch.frames))
+        batch = collate([samples[i] for i in members], tokenizer, instruction, design_of(fast.model))
+        pictures = fast.pictures(normalize(batch.frames))
         end = tokenizer.convert_tokens_to_ids(TURN_END)
-        texts = tokenizer.batch_decode(greedy(fast, patches, batch.prompt, end=end, limit=limit))
+        texts = tokenizer.batch_decode(greedy(fast, pictures, batch.prompt, end=end, limit=limit))
         for index, text in zip(members, texts, strict=True):
             answers[index] = text.strip()
     return answers
 
 
 def measure(
-    fast: FastForward, tokenizer: PreTrainedTokenizerFast, samples: list[Sample], instruction: str
+    fast: LanguageForward, tokenizer: PreTrainedTokenizerFast, samples: list[Sample], instruction: str
 ) -> Quality:
     """Exact match and ROUGE-L of the greedy answers."""
     answers = answer_samples(fast, tokenizer, samples, instruction)

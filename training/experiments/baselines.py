@@ -73,6 +73,7 @@ class _Baseline:
     """What all baselines share: no gates to calibrate, no penalty."""
 
     module: _Trained
+    spatial: frozenset[str] = frozenset()  # targets of that group
 
     def _train_only(self, model: nn.Module, wanted: tuple[str, ...]) -> None:
         """Freezes all but the parameters whose names hold one of these; trained ones are kept in float32."""
@@ -89,7 +90,8 @@ class _Baseline:
         peak = config.schedule.matrix_lr
         kinds: dict[float, list[nn.Parameter]] = {}
         for name, parameter in zip(self.module.names, self.module.parts, strict=True):
-            scale = config.spatial.lr_scale if "vision_model" in name else config.temporal.lr_scale
+            target = name.split(".lora_")[0]
+            scale = config.spatial.lr_scale if target in self.spatial else config.temporal.lr_scale
             rate = config.schedule.gate_lr if "classifier" in name else peak * scale
             kinds.setdefault(rate, []).append(parameter)
         return [{"params": params, "peak": rate} for rate, params in kinds.items()]
@@ -121,12 +123,14 @@ class PeftLora(_Baseline):
     def __init__(self, model: nn.Module, config: TrainConfig, kind: str) -> None:
         self.name = kind
         self.rank = equal_rank(model, config, dora=kind == "dora")
+        shapes = shapes_of(model, config)
+        self.spatial = frozenset(name for name, (_, _, group) in shapes.items() if group == "spatial")
         seed_everything(config.seed)
         inject_adapter_in_model(
             LoraConfig(
                 r=self.rank,
                 lora_alpha=EFFECTIVE_SCALE * self.rank,
-                target_modules=list(shapes_of(model, config)),
+                target_modules=list(shapes),
                 lora_dropout=config.temporal.dropout,
                 use_rslora=kind == "rslora",
                 use_dora=kind == "dora",

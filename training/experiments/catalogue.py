@@ -22,6 +22,7 @@ RANKS, EXPERTS = (2, 4, 8, 16), (1, 2, 4, 8)
 
 BOTH = Arm("both")
 FROZEN = Arm("frozen", "frozen")
+SECOND = "videollama2"  # the architecture of the other backbone of demo size
 
 
 Rates = Mapping[tuple[str, str], float]
@@ -102,7 +103,16 @@ FUSION = Experiment(
     ),
     (OLD_WORDS_NEW_LOOKS, OLD_LOOKS_NEW_GRAMMAR),
 )
-EXPERIMENTS: dict[str, Experiment] = {e.name: e for e in (GROUPS, BASELINES, GRID, LOSS, FUSION)}
+_LORA = Arm("lora", "lora")
+ARCHITECTURES = Experiment(
+    "architectures",
+    "Does the gain over the frozen backbone carry over to another architecture?",
+    (FROZEN, BOTH, _LORA, FROZEN.on(SECOND), BOTH.on(SECOND), _LORA.on(SECOND)),
+    (OLD_WORDS_NEW_LOOKS, OLD_LOOKS_NEW_GRAMMAR),
+)
+EXPERIMENTS: dict[str, Experiment] = {
+    e.name: e for e in (GROUPS, BASELINES, GRID, LOSS, FUSION, ARCHITECTURES)
+}
 
 
 def sweep_specs(experiments: Iterable[Experiment], size: Size) -> Iterator[tuple[Arm, float, RunSpec]]:
@@ -148,4 +158,5 @@ def run_spec(arm: Arm, domain: str, seed: int, rate: float, size: Size, split: s
         batch_size=size.batch_size,
         max_frames=size.max_frames,
         settings={} if frozen else {**arm.settings, "schedule.matrix_lr": rate},
+        architecture=arm.architecture,
     )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from model_store.backbone import load_backbone
+from training.backbone.loading import load_trained
 from training.experiments.baselines import PeftLora, PeftXLora
 from training.experiments.spec import RunSpec
 from training.experiments.xlora_pass import XLoraPass
@@ -39,11 +39,16 @@ def execute(spec: RunSpec, *, backbone: str, cache: Path, threads: int = 1) -> d
     measured = WorldSamples(
         spec.domain, spec.split, spec.measured_clips, max_frames=spec.max_frames, cache=cache
     )
-    loaded = load_backbone(backbone, device="cpu", dtype=torch.float32)
+    loaded = load_trained(backbone, spec.architecture)
     frozen_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-    model, tokenizer = loaded.model.to(torch.bfloat16), loaded.processor.tokenizer
+    model, tokenizer = loaded.model.to(torch.bfloat16), loaded.tokenizer
     method, forward = method_of(spec, model, tokenizer, config)
-    result: dict[str, Any] = {"key": spec.key, "spec": asdict(spec), "rank": getattr(method, "rank", None)}
+    result: dict[str, Any] = {
+        "key": spec.key,
+        "spec": asdict(spec),
+        "backbone": loaded.manifest.fingerprint,
+        "rank": getattr(method, "rank", None),
+    }
     if method is None:
         forward, method = FastPass(model, tokenizer), _Frozen()
         trainable, curve, train_s, findings, alpha = 0, [], 0.0, {}, None

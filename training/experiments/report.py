@@ -11,6 +11,7 @@ from typing import Any
 
 from training.experiments.catalogue import (
     EXPERTS,
+    FROZEN,
     LEARNING_RATES,
     RANKS,
     Experiment,
@@ -49,11 +50,13 @@ def rows_of(
     for spec in compared_specs(experiment, seeds, rates, size):
         grouped.setdefault((spec.arm, spec.domain), []).append(results[spec.key])
     rows = []
+    architectures = {arm.name: arm.architecture for arm in experiment.arms}
     for (arm, domain), runs in grouped.items():
         facts = [run["quality"]["facts"] for run in runs]
         rows.append(
             {
                 "arm": arm,
+                "architecture": architectures[arm],
                 "domain": domain,
                 "seeds": len(runs),
                 "rouge_l": spread([run["quality"]["rouge_l"] for run in runs]),
@@ -72,6 +75,29 @@ def rows_of(
             }
         )
     return rows
+
+
+def gains(rows: Sequence[Row]) -> list[Row]:
+    """What every trained arm adds to its own frozen backbone, by domain and architecture."""
+    named = [(row["arm"].removesuffix(f", {row['architecture']}"), row) for row in rows]
+    frozen = {(row["architecture"], row["domain"]): row for arm, row in named if arm == FROZEN.name}
+    return [
+        {
+            "arm": arm,
+            "architecture": row["architecture"],
+            "domain": row["domain"],
+            "seeds": row["seeds"],
+            **{
+                figure: {
+                    bound: round(value - frozen[row["architecture"], row["domain"]][figure]["mean"], 4)
+                    for bound, value in row[figure].items()
+                }
+                for figure in ("rouge_l", "fact_f1")
+            },
+        }
+        for arm, row in named
+        if arm != FROZEN.name
+    ]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -101,6 +127,8 @@ def write_report(
         "rows": list(rows),
         "learning_rates": list(sweep),
     }
+    if len({row["architecture"] for row in rows}) > 1:
+        report["gain_over_frozen"] = gains(rows)
     (out / f"{experiment.name}.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     (out / f"{experiment.name}.md").write_text(_page(report))
     plot = _grid if experiment.name == "grid" else _bars
@@ -136,7 +164,7 @@ looks, {size["new_words"]:g} times where the wording is new),
 {size["test_clips"]} test clips; mean ± deviation over {seeds} seeds. {report["machine"]}.
 
 {chr(10).join(table)}
-
+{_gain_table(report.get("gain_over_frozen", ()))}
 ![{name}]({name}.svg)
 
 Learning rates, chosen before on validation clips with a seed of its own (ROUGE-L); `laboratory` takes those of
@@ -144,6 +172,24 @@ Learning rates, chosen before on validation clips with a seed of its own (ROUGE-
 
 {chr(10).join(sweep)}
 """
+
+
+def _gain_table(gained: Sequence[Row]) -> str:
+    """Architectures side by side; nothing where there is one alone."""
+    if not gained:
+        return ""
+    architectures = list(dict.fromkeys(row["architecture"] for row in gained))
+    by_place = {(row["domain"], row["arm"], row["architecture"]): row for row in gained}
+    columns = [f"{label}, {name}" for label in ("ROUGE-L", "fact F1") for name in architectures]
+    lines = ["", "What an arm adds to its own frozen backbone:", "",
+             f"| domain | arm | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]  # fmt: skip
+    for domain, arm in dict.fromkeys((row["domain"], row["arm"]) for row in gained):
+        figures = [
+            by_place[domain, arm, name][key] for key in ("rouge_l", "fact_f1") for name in architectures
+        ]
+        cells = [f"{one['mean']:+.3f} ± {one['high'] - one['mean']:.3f}" for one in figures]
+        lines.append(f"| {domain} | {arm} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
 def _told(figure: Mapping[str, float]) -> str:

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from training.experiments.spec import RunSpec
+from training.experiments.spec import DEMO, RunSpec
 from training.trainer.errors import TrainingError
 from training.trainer.world_samples import WorldSamples
 
@@ -34,6 +34,11 @@ class Machine:
     backbone: str
     side_by_side: int = 2
     threads: int = 1
+    second: str = ""  # folder of the backbone of the other architecture
+
+    def backbone_of(self, spec: RunSpec) -> str:
+        """Name or folder of what a run trains on."""
+        return self.backbone if spec.architecture == DEMO else self.second
 
 
 def finished(machine: Machine, spec: RunSpec) -> Result | None:
@@ -106,7 +111,9 @@ def _execute(spec: RunSpec, machine: Machine) -> None:
     target = machine.runs / f"{spec.key}.json"
     failure = target.with_suffix(".failed")
     try:
-        result = execute(spec, backbone=machine.backbone, cache=machine.cache, threads=machine.threads)
+        result = execute(
+            spec, backbone=machine.backbone_of(spec), cache=machine.cache, threads=machine.threads
+        )
     except Exception:
         failure.write_text(traceback.format_exc())
         raise

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 MethodName = Literal["milora", "lora", "rslora", "dora", "xlora", "frozen"]
+DEMO = "video_llama_3"  # the architecture of the demo backbone
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What is compared: a method and the config keys in which it differs from the recipe.
+    """What is compared: a method on a backbone, and the config keys in which it differs from the recipe.
 
     ``tuned_as`` names the arm whose swept learning rate this one takes; none: its own.
     """
@@ -22,6 +23,11 @@ class Arm:
     method: MethodName = "milora"
     settings: Mapping[str, Any] = field(default_factory=dict)
     tuned_as: str | None = None
+    architecture: str = DEMO
+
+    def on(self, architecture: str) -> Arm:
+        """The same on another backbone, with a rate of its own."""
+        return replace(self, name=f"{self.name}, {architecture}", architecture=architecture)
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,13 @@ class RunSpec:
     batch_size: int
     max_frames: int
     settings: Mapping[str, Any]  # dotted config keys
+    architecture: str = DEMO
 
     @property
     def key(self) -> str:
         """A file name; runs that differ in nothing but the name of their arm share it."""
         what = {name: value for name, value in asdict(self).items() if name != "arm"}
+        if self.architecture == DEMO:  # as before there was another
+            del what["architecture"]
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
         return f"{self.domain}-{self.method}-{self.split}-s{self.seed}-{digest}"
