@@ -208,8 +208,12 @@ def test_what_a_process_says_of_a_video_is_not_believed(
     tmp_path: Path, replace_child: Replace, info: dict[str, object]
 ) -> None:
     replace_child(
-        "import json, socket; from workers.decode_wire import Kind, send_json\n"
-        f"send_json(socket.socket(fileno=1), Kind.INFO, json.loads({json.dumps(info)!r}))\n"
+        "import json, socket; from workers.decode_wire import Kind, TIMESTAMP, receive_descriptor, receive_json\n"
+        "from workers.decode_wire import send, send_json\n"
+        "link = socket.socket(fileno=1); link.settimeout(0.3); receive_json(link, Kind.REQUEST)\n"
+        f"send_json(link, Kind.INFO, json.loads({json.dumps(info)!r}))\n"
+        # Believed, it would go on as it should and be taken for a video.
+        "receive_descriptor(link, Kind.MEMORY); send(link, Kind.FRAME, TIMESTAMP.pack(0.0)); send(link, Kind.DONE)\n"
     )
     assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_CRASHED
 
@@ -217,7 +221,8 @@ def test_what_a_process_says_of_a_video_is_not_believed(
 def test_a_time_that_is_no_number_is_not_believed(tmp_path: Path, replace_child: Replace) -> None:
     replace_child(
         "import socket; from workers.decode_wire import Kind, TIMESTAMP, receive_descriptor, send, send_json\n"
-        "link = socket.socket(fileno=1)\n"
+        "from workers.decode_wire import receive_json\n"
+        "link = socket.socket(fileno=1); receive_json(link, Kind.REQUEST)\n"
         f"send_json(link, Kind.INFO, {SAID!r})\n"
         "receive_descriptor(link, Kind.MEMORY)\n"
         "send(link, Kind.FRAME, TIMESTAMP.pack(float('nan')))\n"
