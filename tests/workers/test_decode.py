@@ -246,7 +246,10 @@ def test_a_used_up_processor_is_a_timeout_and_no_crash(tmp_path: Path, replace_c
         "confine(memory_bytes=1 << 30, cpu_s=1, parent_pid=os.getppid())\n"
         "while True: pass\n"
     )
-    assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_TIMEOUT
+    # Its own words: the wall clock would end it too, later, and with the same code.
+    with pytest.raises(JobFailure, match="too much of the processor") as failure:
+        decode(write_video(tmp_path / "clip.mp4"), PLAN, DecodeLimits(wall_s=20.0))
+    assert failure.value.code is Code.DECODE_TIMEOUT
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
