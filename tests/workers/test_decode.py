@@ -226,8 +226,12 @@ def test_what_a_process_says_of_a_video_is_not_believed(
     tmp_path: Path, replace_child: Replace, info: dict[str, object]
 ) -> None:
     replace_child(
-        "import json, socket; from workers.decode_wire import Kind, send_json\n"
-        f"send_json(socket.socket(fileno=1), Kind.INFO, json.loads({json.dumps(info)!r}))\n"
+        "import json, socket; from workers.decode_wire import Kind, TIMESTAMP, receive_descriptor, receive_json\n"
+        "from workers.decode_wire import send, send_json\n"
+        "link = socket.socket(fileno=1); link.settimeout(0.3); receive_json(link, Kind.REQUEST)\n"
+        f"send_json(link, Kind.INFO, json.loads({json.dumps(info)!r}))\n"
+        # Believed, it would go on as it should and be taken for a video.
+        "receive_descriptor(link, Kind.MEMORY); send(link, Kind.FRAME, TIMESTAMP.pack(0.0)); send(link, Kind.DONE)\n"
     )
     assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_CRASHED
 
@@ -238,7 +242,8 @@ def test_a_time_outside_of_the_video_is_not_believed(
 ) -> None:
     replace_child(
         "import socket; from workers.decode_wire import Kind, TIMESTAMP, receive_descriptor, send, send_json\n"
-        "link = socket.socket(fileno=1)\n"
+        "from workers.decode_wire import receive_json\n"
+        "link = socket.socket(fileno=1); receive_json(link, Kind.REQUEST)\n"
         f"send_json(link, Kind.INFO, {SAID!r})\n"
         "receive_descriptor(link, Kind.MEMORY)\n"
         f"send(link, Kind.FRAME, TIMESTAMP.pack(float('{stamp}')))\n"
@@ -262,7 +267,10 @@ def test_a_used_up_processor_is_a_timeout_and_no_crash(tmp_path: Path, replace_c
         "confine(memory_bytes=1 << 30, cpu_s=1, parent_pid=os.getppid())\n"
         "while True: pass\n"
     )
-    assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_TIMEOUT
+    # Its own words: the wall clock would end it too, later, and with the same code.
+    with pytest.raises(JobFailure, match="too much of the processor") as failure:
+        decode(write_video(tmp_path / "clip.mp4"), PLAN, DecodeLimits(wall_s=20.0))
+    assert failure.value.code is Code.DECODE_TIMEOUT
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
