@@ -138,7 +138,7 @@ class AdapterDesk:
         try:
             self._prepare(domain, None)
         except JobFailure as failure:
-            log.warning("domain %s is left out of routing: %s", domain, failure.message)
+            log.warning("domain %s is left out of routing: %s", domain, failure.__cause__)
             return False
         return True
 
