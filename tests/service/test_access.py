@@ -176,7 +176,7 @@ class TestHealth:
 
     def test_a_key_that_was_revoked_is_told_no_more_why(self, guarded: RunningGateway) -> None:
         ops = CallerWithKey(guarded, "ops", [Scope.ADMIN])
-        assert ops.get("/readyz").json()["workers"]["detail"] == "0 alive"
+        assert ops.get("/readyz").json()["workers"]["detail"] == "0 take work"
         ApiKeys(guarded.parts.redis).revoke(ops.key.id)
         eventually(lambda: ops.get("/readyz").json()["workers"]["detail"] == "", seconds=2)
 

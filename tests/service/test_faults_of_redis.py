@@ -105,7 +105,7 @@ def test_readyz_says_within_two_seconds_that_redis_is_silent_to_whom_it_knows_an
     with ExitStack() as stack:
         gateway = stack.enter_context(running(settings))
         admin = CallerWithKey(gateway, "ops", [Scope.SUMMARIES, Scope.ADMIN])
-        assert admin.get("/readyz").json()["workers"]["detail"] == "1 alive"
+        assert admin.get("/readyz").json()["workers"]["detail"] == "1 take work"
         _silence(server)
         stack.callback(server.process.send_signal, signal.SIGCONT)
         for _ in range(60):  # more than the gateway has threads for requests

@@ -79,8 +79,8 @@ def test_what_is_planned_is_taken_at_once() -> None:
     before = resident()
     cache = SlotCache(
         layers=1,
-        rows=4,
-        length=2048,
+        rows=8,
+        length=4096,  # 128 MiB: so much is always fresh from the system
         heads=8,
         head_width=64,
         dtype=torch.float32,

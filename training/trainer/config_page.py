@@ -50,8 +50,15 @@ FOOT = """
 `visum ablate all --plan` says what would run and how long it takes here; `visum ablate all` runs it, two runs at a
 time, one CPU thread each. A finished run is a JSON file in `<out>/runs` and is never run again: a killed command,
 called again, goes on. Every experiment becomes `<name>.json`, `.md` and `.svg` in `--out`. Learning rates are swept
-for every arm on validation clips with a seed of its own before arms are compared on test clips; the domain
-`laboratory` is in no sweep.
+for every arm and domain on validation clips with a seed of its own before arms are compared on test clips; the domain
+`laboratory` is in no sweep and takes the rates of `traffic`.
+
+`architectures` asks whether what holds for `visum-demo` holds for a backbone of another architecture. `make
+second-backbone` trains that one first: VideoLLaMA2 in the demo's size, 5.5 million parameters, by the demo backbone's
+own recipe on the same clips and tokens. It takes some 35 minutes on two cores and goes on where it was stopped.
+`visum ablate architectures` then trains the same arms on both and says what each adds to its own frozen backbone;
+runs on `visum-demo` that other experiments made are not made again. `visum ablate all` leaves it out where there is no
+second backbone.
 """
 
 
