@@ -9,7 +9,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Plan:
-    """Rounds and sizes of every comparison. The defaults fill a quarter of an hour at most on two cores."""
+    """Rounds and sizes of every comparison. The kept run says what the defaults take."""
 
     clips_per_domain: int = 4
     in_flight: int = 8
