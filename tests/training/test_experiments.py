@@ -204,6 +204,17 @@ def test_a_run_is_trained_on_the_backbone_of_its_architecture() -> None:
     assert backbones["both, videollama2"] == "runs/second"
 
 
+def test_a_run_on_a_second_backbone_that_was_trained_anew_is_not_finished(tmp_path) -> None:
+    spec = next(
+        spec for spec in compared_specs(ARCHITECTURES, 1, {}, SIZE) if spec.architecture == "videollama2"
+    )
+    machine = Machine(tmp_path, tmp_path, "visum-demo", second=str(tmp_path))
+    (tmp_path / f"{spec.key}.json").write_text(json.dumps({"backbone": "first"}))
+    for fingerprint, counts in (("first", True), ("again", False)):
+        (tmp_path / "visum.json").write_text(json.dumps({"fingerprint": fingerprint}))
+        assert (finished(machine, spec) is not None) == counts
+
+
 def test_a_finished_run_is_not_run_again_and_a_cut_off_one_is(tmp_path) -> None:
     machine = Machine(tmp_path / "runs", tmp_path / "clips", "visum-demo")
     spec = next(iter(compared_specs(BASELINES, 1, {}, SIZE)))

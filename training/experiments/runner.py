@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from model_store.manifest import BACKBONE_FILE
 from training.experiments.spec import DEMO, RunSpec
 from training.trainer.errors import TrainingError
 from training.trainer.world_samples import WorldSamples
@@ -40,14 +41,22 @@ class Machine:
         """Name or folder of what a run trains on."""
         return self.backbone if spec.architecture == DEMO else self.second
 
+    def still_counts(self, spec: RunSpec, result: Result) -> bool:
+        """False for a run on a second backbone that was trained anew since."""
+        if spec.architecture == DEMO:
+            return True
+        manifest = json.loads((Path(self.second) / BACKBONE_FILE).read_text())
+        return result["backbone"] == manifest["fingerprint"]
+
 
 def finished(machine: Machine, spec: RunSpec) -> Result | None:
     """The result of a run that is done; None where it is not, or its file was cut off."""
     path = machine.runs / f"{spec.key}.json"
     try:
-        return json.loads(path.read_text())
+        result = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
+    return result if machine.still_counts(spec, result) else None
 
 
 def run_all(
