@@ -32,6 +32,7 @@ class Running:
     blobs: Path
     bare_blobs: Path
     gateway_pid: int
+    bare_pid: int
 
     def empty(self) -> None:
         """Forget all that was taken: neither side is to be slowed down by what it did before."""
@@ -56,7 +57,7 @@ def running(scratch: Path) -> Iterator[Running]:
         bare = stack.enter_context(_bare(scratch, bare_port, bare_blobs, redis_url))
         wait_until(lambda: answers(f"{url}/healthz"), gateway, scratch / "gateway.log")
         wait_until(lambda: answers(f"{bare_url}/nothing"), bare, scratch / "bare.log")
-        yield Running(url, bare_url, redis_url, blob_folder(data), bare_blobs, gateway.pid)
+        yield Running(url, bare_url, redis_url, blob_folder(data), bare_blobs, gateway.pid, bare.pid)
 
 
 @contextmanager

@@ -50,9 +50,8 @@ class Access:
         self._keys, self._probe = keys, probe
         self._probing = CapacityLimiter(_LOOKUPS)
         self._required, self._anybody = required, anybody
-        self._known: dict[
-            str, tuple[float, ApiKey]
-        ] = {}  # by token: when Redis confirmed it, the latest last
+        # By token: when Redis confirmed it, and the key; the latest last.
+        self._known: dict[str, tuple[float, ApiKey]] = {}
 
     async def caller(self, request: Request, token: str | None) -> Caller:
         """Who sends this request, with this token.

@@ -54,8 +54,7 @@ class Ownership:
                 ", ".join(strange),
             )
             return False
-        self._redis.set(
-            keys.SERVICE, secrets.token_hex(8), nx=True
-        )  # of several gateways, the first one's holds
+        # Of several gateways the first one's id holds.
+        self._redis.set(keys.SERVICE, secrets.token_hex(8), nx=True)
         self._blobs.set_owner(self._redis.get(keys.SERVICE).decode())
         return True

@@ -37,7 +37,7 @@ class VideoSink:
         self._writer: BlobWriter | None = None
         self._container: Container | None = None
         self._head = b""
-        self._block: list[bytes] = []  # chunks as they came: to join them costs as much as to hash them
+        self._block: list[bytes] = []  # chunks as they came: to join them would copy every byte once more
         self._block_bytes = 0
         self._hash = hashlib.sha256()
         self.size_bytes = 0

@@ -31,9 +31,10 @@ from rq.worker_registration import clean_worker_registry, register
 
 from contract.errors import Code, RecordError, SummaryGone, SummaryNotFound
 from contract.queue import JOB_TIMEOUT_SECONDS, SLOTS_FIELD, open_queue
-from contract.records import JobError, Progress, Stage
+from contract.records import JobError
 from contract.store import SummaryStore
 from workers.control import JobControl, StopReason
+from workers.hang_watch import HangWatch
 from workers.metrics import WorkerMetrics
 from workers.patience import Patience
 from workers.periodic import Periodic
@@ -50,7 +51,6 @@ _ATTEMPTS_IN_COMPANY = 2
 """A job that was begun so often, and has no end, is begun again only where nothing else runs."""
 _UNWIND_S = 5.0
 """How long a job may take to notice that the worker ends. After that it is handed back over its head."""
-_WITH_THE_ENGINE = (Stage.ADAPTER, Stage.PREFILL, Stage.GENERATE)
 EXIT_HUNG = os.EX_SOFTWARE
 """The exit status of a process that ended although jobs of it still ran."""
 
@@ -122,10 +122,7 @@ class Consumer(BaseWorker):
         self._stopping = threading.Event()
         self._taking, self._renewing = threading.Lock(), threading.Lock()
         self._listed_slots = 0
-        #: When the jobs that were told to stop were found to be, and how far those with the engine last were.
-        self._unwinding: dict[JobControl, Patience] = {}
-        self._with_engine: dict[JobControl, Progress] = {}
-        self._standstill = self._hang_patience()
+        self._hangs = HangWatch(lambda: Patience(pace.hang_s, look_s=pace.watch_s))
         self._duties = [
             Periodic("heartbeat", pace.heartbeat_s, self.renew_leases),
             Periodic("watch", pace.watch_s, self.watch_jobs),
@@ -360,7 +357,7 @@ class Consumer(BaseWorker):
                 control.request_stop(StopReason.TIMED_OUT)
             elif control.generation is not None:
                 self._watch(control, control.generation)
-        if hung := self._hung(controls):
+        if hung := self._hangs.hung(controls):
             ids = ", ".join(sorted(control.job_id for control in hung))
             log.critical("nothing has come of %s for %g s: this worker ends", ids, self._pace.hang_s)
             self._leave(hung)
@@ -381,25 +378,6 @@ class Consumer(BaseWorker):
         if progress != written and now - at >= _LOOKS_PER_NOTE * self._pace.watch_s:
             control.written = (progress, now)
             self._store.progress(control.job_id, generation, progress)
-
-    def _hang_patience(self) -> Patience:
-        return Patience(self._pace.hang_s, look_s=self._pace.watch_s)
-
-    def _hung(self, controls: list[JobControl]) -> set[JobControl]:
-        """Jobs that were told to stop long ago, and all that are with the engine if it has moved none of them."""
-        begun = [control for control in controls if control.generation is not None]
-        since, self._unwinding = self._unwinding, {}
-        for control in begun:
-            if control.stop.is_set():
-                self._unwinding[control] = since.get(control) or self._hang_patience()
-        moved_from, self._with_engine = (
-            self._with_engine,
-            {control: control.progress for control in begun if control.progress.stage in _WITH_THE_ENGINE},
-        )
-        if not self._with_engine or self._with_engine != moved_from:
-            self._standstill = self._hang_patience()
-        hung = {control for control, patience in self._unwinding.items() if patience.over()}
-        return hung | set(self._with_engine) if self._standstill.over() else hung
 
     def recover(self) -> None:
         """Bring back what dead workers left, and forget those workers."""

@@ -38,7 +38,7 @@ async def healthz() -> Alive:
     responses={503: {"model": Readiness, "description": "Not ready; the failed check says why."}},
 )
 async def readyz(request: Request, gateway: Annotated[Gateway, Depends(gateway_of)]) -> Response:
-    """Ready: Redis answers, the blob store can be written, a worker is alive.
+    """Ready: Redis answers, the blob store can be written, a worker takes work.
 
     Anybody may ask; the details are for keys with the scope `admin`.
     """

@@ -5,6 +5,7 @@ once, the language model needs no mask but the causal one, and its last layer is
 holds the logits against the stock model's.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
 
@@ -114,7 +115,7 @@ def last_layer(layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, mask: Tens
     return finish_layer(layer, x[:, -kept:], attend(q, rotate(k, cos, sin), v, mask))
 
 
-class LanguageForward:
+class LanguageForward(ABC):
     """The forward pass over one model's live parameters, of which a subclass is the half that sees the video.
 
     ``vision``, ``projector`` and ``text`` are the model's parts; ``compiled`` fuses each layer with ``torch.compile``.
@@ -129,32 +130,32 @@ class LanguageForward:
         self.vision_layer, self.text_layer, self.last_layer = layers
 
     @staticmethod
+    @abstractmethod
     def parts(model: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
         """Vision tower, what projects its features, language model without its head."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def pictures(frames: Tensor) -> Tensor:
         """Normalized frames ``(..., T, 48, 64, 3)`` as the tower takes them."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def rows(frames: Tensor) -> dict[str, Sequence[int]]:
         """For the routing of experts: how many rows of the tower belong to each video of ``(B, T, 48, 64, 3)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def patch_features(self, pictures: Tensor) -> Tensor:
         """The tower's features of ``F`` frames: ``(F, patches, D)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def video(self, pictures: Tensor) -> Tensor:
         """What the language model reads, in the order of the prompts' placeholders: ``(..., C)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cells(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """What dense pre-training names: patches ``(F, 48, D)`` in block order, tokens ``(F / f, 12, C)`` of ``f``
         frames each."""
-        raise NotImplementedError
 
     @property
     def dtype(self) -> torch.dtype:

@@ -55,7 +55,7 @@ for every arm and domain on validation clips with a seed of its own before arms 
 
 `architectures` asks whether what holds for `visum-demo` holds for a backbone of another architecture. `make
 second-backbone` trains that one first: VideoLLaMA2 in the demo's size, 5.5 million parameters, by the demo backbone's
-own recipe on the same clips and tokens. It takes some 35 minutes on two cores and goes on where it was stopped.
+own recipe on the same clips and tokens. It goes on where it was stopped.
 `visum ablate architectures` then trains the same arms on both and says what each adds to its own frozen backbone;
 runs on `visum-demo` that other experiments made are not made again. `visum ablate all` leaves it out where there is no
 second backbone.
