@@ -17,6 +17,7 @@ from redis import Redis
 
 from benchmarks.upload import MP4_HEAD
 from contract.errors import Code
+from contract.queue import MAX_ATTEMPTS
 from contract.records import JobError, Status
 from contract.result import SummaryResult
 from contract.store import Retention, SummaryStore
@@ -164,7 +165,7 @@ class ApiMachine(RuleBasedStateMachine):
         elif one.cancel_requested:
             assert record is None
             one.status = Status.CANCELED
-        elif attempts >= 3:
+        elif attempts >= MAX_ATTEMPTS:
             assert record is None
             one.status = Status.FAILED
         else:
