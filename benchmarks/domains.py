@@ -29,10 +29,11 @@ from benchmarks.peft_arm import MixedBatch
 from benchmarks.plan import Plan
 from benchmarks.random_model import SMALL, Shape
 from benchmarks.report import Breakdown, Comparison, Row
-from benchmarks.side_by_side import Figures, Metric, take_turns
+from benchmarks.side_by_side import Arm, Figures, Metric, take_turns
 from benchmarks.step_profile import profiled
 from benchmarks.subject import Subject
 
+WARM_UP_TOKENS = 8
 ONE, BACKBONE, PEFT = "one domain", "frozen backbone, nothing beside it", "peft `adapter_names`"
 
 
@@ -53,7 +54,7 @@ def domains(subject: Subject, plan: Plan, shape: Shape = SMALL) -> Comparison:
         (partial(random_case, subject, plan, shape, torch.bfloat16), plan.random_tokens, plan.random_rounds),
     ]
     found = [
-        compare(make, subject.scratch / f"domains-{number}", tokens, rounds)
+        compare(make, subject.scratch / f"domains-{number}", tokens, rounds, also_uneven=number == 0)
         for number, (make, tokens, rounds) in enumerate(ways)
     ]
     return Comparison(
@@ -71,8 +72,13 @@ def domains(subject: Subject, plan: Plan, shape: Shape = SMALL) -> Comparison:
     )
 
 
-def compare(make: Callable[[], Case], folder: Path, tokens: int, rounds: int) -> Found:
-    """One model's arms in turns, each engine and peft in a process of its own. `make` has to be picklable."""
+def compare(
+    make: Callable[[], Case], folder: Path, tokens: int, rounds: int, *, also_uneven: bool = False
+) -> Found:
+    """One model's arms in turns, each engine and peft in a process of its own. `make` has to be picklable.
+
+    `also_uneven` adds a batch in which one domain has all rows but one.
+    """
     endless = partial(_endless, make)
     with (
         apart(alone, endless) as on,
@@ -85,16 +91,19 @@ def compare(make: Callable[[], Case], folder: Path, tokens: int, rounds: int) ->
         mixed, one = f"{count} over {domains} domains", ONE
         uneven = f"{count - 1} of the first slot's domain, 1 of the last's"
         cache = peft(_choose_cache)
-        samples = take_turns(
-            {
-                BACKBONE: lambda _: bare(_one_slot, None, tokens),
-                one: lambda number: on(_one_slot, number, tokens),
-                mixed: lambda number: on(_mixed, number, tokens),
-                uneven: lambda _: on(_lopsided, tokens),
-                PEFT: lambda _: peft(_generate, tokens),
-            },
-            rounds=rounds,
-        )
+
+        def so_many(number: int) -> int:
+            return tokens if number >= 0 else WARM_UP_TOKENS
+
+        arms: dict[str, Arm] = {
+            BACKBONE: lambda number: bare(_one_slot, None, so_many(number)),
+            one: lambda number: on(_one_slot, number, so_many(number)),
+            mixed: lambda number: on(_mixed, number, so_many(number)),
+            PEFT: lambda number: peft(_generate, so_many(number)),
+        }
+        if also_uneven:
+            arms[uneven] = lambda number: on(_lopsided, so_many(number))
+        samples = take_turns(arms, rounds=rounds)
         pairs = [(mixed, one, MIXED), (mixed, PEFT, MIXED_PEFT), (one, BACKBONE, FROZEN)]
 
         def row(ours: str, theirs: str, goal: str, metric: Metric) -> Row:
@@ -103,7 +112,8 @@ def compare(make: Callable[[], Case], folder: Path, tokens: int, rounds: int) ->
             return samples.row(ours, theirs, metric, model=name, goal=key)
 
         rows = [row(*pair, metric) for pair in pairs for metric in (DECODE, WHOLE, PREFILL)]
-        rows.append(samples.row(uneven, one, DECODE, model=name))
+        if also_uneven:
+            rows.append(samples.row(uneven, one, DECODE, model=name))
         profiles = []
         if any(missed(found) for found in rows):
             profiles = [

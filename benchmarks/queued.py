@@ -57,7 +57,8 @@ def queued(subject: Subject, plan: Plan) -> Comparison:
     ):
 
         def ours(number: int) -> Figures:
-            files = [salted(clip, subject.scratch / f"round-{number}", n) for n, clip in enumerate(clips)]
+            some = clips if number >= 0 else clips[: plan.in_flight]
+            files = [salted(clip, subject.scratch / f"round-{number}", n) for n, clip in enumerate(some)]
             before = cpu_seconds(serve)
             last[OURS], seconds = through_service(client, files)
             spent[:] = [(cpu_seconds(serve) - before, seconds)]

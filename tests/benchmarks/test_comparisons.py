@@ -47,6 +47,7 @@ def test_domains_compares_mixed_with_pure_frozen_and_peft_on_every_model(subject
         ("one domain", "frozen backbone, nothing beside it"),
         ("7 of the first slot's domain, 1 of the last's", "one domain"),
     }
+    assert [row.model for row in found.rows if row.name.startswith("7 of")] == ["demo, fp32"]
     assert len(goal_rows([found])) == 3 * 5
     # A missed goal brings the profile of its steps.
     models = {row.model for row in found.rows if missed(row)}
