@@ -16,7 +16,7 @@ def ablate(
     experiment: Annotated[
         str,
         typer.Argument(
-            help="groups, baselines, grid, loss, fusion, architectures, cost, specialize, or all."
+            help="groups, baselines, scale, grid, loss, fusion, architectures, cost, specialize, or all."
         ),
     ],
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every arm and domain.")] = 3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -103,7 +104,20 @@ FUSION = Experiment(
     ),
     (OLD_WORDS_NEW_LOOKS, OLD_LOOKS_NEW_GRAMMAR),
 )
-_LORA = Arm("lora", "lora")
+_LORA, _RSLORA = Arm("lora", "lora"), Arm("rslora", "rslora")
+#: lora_alpha of a mixture that, with even gates, scales its K·r ranks as rsLoRA does: √(K·r) times the recipe's.
+_STABILIZED_ALPHA = 16.0 * math.sqrt(4 * 8)
+SCALE = Experiment(
+    "scale",
+    "Is what the mixture lacks against rsLoRA its scale? The mixture with lora_alpha · √(K·r), which is rsLoRA's.",
+    (
+        BOTH,
+        Arm("both, rsLoRA's scale", settings=_both_groups(lora_alpha=_STABILIZED_ALPHA)),
+        _LORA,
+        _RSLORA,
+    ),
+    EVERY,
+)
 ARCHITECTURES = Experiment(
     "architectures",
     "Does the gain over the frozen backbone carry over to another architecture?",
@@ -111,7 +125,7 @@ ARCHITECTURES = Experiment(
     (OLD_WORDS_NEW_LOOKS, OLD_LOOKS_NEW_GRAMMAR),
 )
 EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e for e in (GROUPS, BASELINES, GRID, LOSS, FUSION, ARCHITECTURES)
+    e.name: e for e in (GROUPS, BASELINES, SCALE, GRID, LOSS, FUSION, ARCHITECTURES)
 }
 
 
