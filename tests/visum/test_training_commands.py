@@ -29,7 +29,7 @@ def test_a_domain_that_the_world_does_not_have_is_a_usage_error(capsys) -> None:
 def test_an_unknown_experiment_is_answered_with_those_that_there_are(capsys) -> None:
     assert main(["ablate", "everything"]) == 2
     assert (
-        "groups, baselines, grid, loss, fusion, architectures, cost, specialize, all"
+        "groups, baselines, scale, grid, loss, fusion, architectures, cost, specialize, all"
         in capsys.readouterr().err
     )
 
