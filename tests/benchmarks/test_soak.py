@@ -66,6 +66,7 @@ def test_a_handful_of_points_says_nothing() -> None:
         (Booking("video.undecodable"), 200, {"status": "failed", "error": {"code": "video.undecodable"}}),
         (Booking(None, "canceled"), 200, {"status": "canceled", "error": {"code": "job.canceled"}}),
         (Booking(None, "deleted"), 410, {}),
+        (Booking(None, sampled=True), 200, {"status": "failed", "error": {"code": "model.empty_answer"}}),
     ],
 )
 def test_an_end_as_it_has_to_be_is_no_problem(booking: Booking, status: int, record: dict[str, Any]) -> None:
@@ -77,6 +78,7 @@ def test_an_end_as_it_has_to_be_is_no_problem(booking: Booking, status: int, rec
     [
         (Booking(None), 200, {"status": "running", "error": None}),
         (Booking(None), 200, {"status": "failed", "error": {"code": "job.lost"}}),
+        (Booking(None), 200, {"status": "failed", "error": {"code": "model.empty_answer"}}),
         (Booking("video.undecodable"), 200, {"status": "succeeded", "error": None}),
         (Booking(None, "canceled"), 200, {"status": "succeeded", "error": None}),
         (Booking(None, "deleted"), 200, {"status": "succeeded", "error": None}),
