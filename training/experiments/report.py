@@ -203,7 +203,9 @@ def _axes(columns: int, title: str):
     matplotlib.rcParams["svg.hashsalt"] = "visum"
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, columns, figsize=(5.5 * columns, 4), squeeze=False)
+    figure, axes = pyplot.subplots(
+        1, columns, figsize=(5.5 * columns, 4), squeeze=False, layout="constrained"
+    )
     figure.suptitle(title, fontsize=10)
     return figure, axes[0]
 
@@ -211,7 +213,6 @@ def _axes(columns: int, title: str):
 def _save(figure: Any, path: Path) -> None:
     from matplotlib import pyplot
 
-    figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 
@@ -231,7 +232,7 @@ def _bars(rows: Sequence[Row], path: Path, title: str) -> None:
         axis.set_xticks(range(len(domains)), domains)
         axis.set_ylim(0, 1)
         axis.set_ylabel(label)
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     _save(figure, path)
 
 

@@ -232,16 +232,18 @@ def _plot(found: Mapping[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     maps = {"mean gate": found["mean_gates"], **found["gate_spread"]}
-    figure, axes = pyplot.subplots(1, len(maps), figsize=(2.6 * len(maps), 7), sharey=True)
+    figure, axes = pyplot.subplots(
+        1, len(maps), figsize=(2.2 * len(maps), 7), sharey=True, layout="constrained"
+    )
     for axis, (title, by_layer) in zip(axes, maps.items(), strict=True):
         width = max(len(row) for row in by_layer.values())
         table = [row + [float("nan")] * (width - len(row)) for row in by_layer.values()]
         image = axis.imshow(table, aspect="auto", cmap="viridis", vmin=0)
-        figure.colorbar(image, ax=axis, shrink=0.6)
+        figure.colorbar(image, ax=axis, location="bottom", pad=0.02).ax.tick_params(labelsize=6)
         axis.set_title(title, fontsize=9)
+        axis.set_xticks(range(width), range(1, width + 1), fontsize=7)
         axis.set_xlabel("expert", fontsize=8)
     short = [name.replace("model.", "").replace("encoder.layers", "layers") for name in found["mean_gates"]]
-    axes[0].set_yticks(range(len(short)), short, fontsize=5)
-    figure.tight_layout()
+    axes[0].set_yticks(range(len(short)), short, fontsize=6)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
