@@ -242,10 +242,11 @@ def _grid(rows: Sequence[Row], path: Path, title: str) -> None:
     for axis, figure_name, label in zip(axes, ("rouge_l", "fact_f1"), ("ROUGE-L", "fact F1"), strict=True):
         by_arm = {row["arm"]: row[figure_name] for row in rows}
         table = [[by_arm[f"r={rank} K={experts}"]["mean"] for experts in EXPERTS] for rank in RANKS]
-        axis.imshow(table, cmap="viridis", aspect="auto")
+        image = axis.imshow(table, cmap="viridis", aspect="auto")
         for y, line in enumerate(table):
             for x, mean in enumerate(line):
-                axis.text(x, y, f"{mean:.3f}", ha="center", va="center", color="white")
+                ink = "white" if image.norm(mean) < 0.6 else "black"
+                axis.text(x, y, f"{mean:.3f}", ha="center", va="center", color=ink)
         axis.set_xticks(range(len(EXPERTS)), [f"K={experts}" for experts in EXPERTS])
         axis.set_yticks(range(len(RANKS)), [f"r={rank}" for rank in RANKS])
         axis.set_title(label)
