@@ -46,8 +46,8 @@ and a patience of 3. This part is written from the classes by `python -m trainin
 """
 FOOT = """
 The defaults scale experts as the paper does: gates that sum to one divide their update by K. With few clips a larger
-scale learned more on all four domains that were tried ([scale](results/scale.md)): `lora_alpha` times the square root of
-the sum of the ranks, 90.5 for four experts of rank 8, with `matrix_lr` at 0.004.
+scale learned more on all four domains that were tried ([scale](results/scale.md)): `lora_alpha` times the square root
+of the sum of the ranks, 90.5 for four experts of rank 8, with `matrix_lr` at 0.004.
 
 ## Experiments
 
