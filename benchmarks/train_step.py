@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--side", type=int, default=28, help="patches along a frame's edge")
     parser.add_argument("--answer", type=int, default=128, help="tokens of the summary")
+    parser.add_argument("--steps", type=int, default=3, help="that are counted; on a CPU one takes minutes")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     backbone = random_of(SHAPES[arguments.shape], arguments.device)
@@ -125,7 +126,7 @@ def main() -> None:
         side=arguments.side,
         answer=arguments.answer,
     )
-    measured = measure_step(backbone, TrainConfig(), batch)
+    measured = measure_step(backbone, TrainConfig(), batch, steps=arguments.steps)
     text = json.dumps(measured, indent=1)
     print(text)
     if arguments.out is not None:

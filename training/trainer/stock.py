@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers.video_utils import VideoMetadata
 
 from milora import architecture
@@ -119,7 +121,16 @@ class StockPass:
         return {"prompt_mask": batch.prompt_mask.to(model.device), **counts}
 
     def loss(self, batch: StockBatch, noise: torch.Generator | None) -> Tensor:
-        return self._model(**self._inputs(batch), use_cache=False).loss
+        """Cross-entropy of the answers' tokens. Logits are computed where answers are: with a vocabulary of 150,000
+        those of a whole video would be most of a step's memory."""
+        inputs = self._inputs(batch)
+        labels = inputs.pop("labels")  # (V, T)
+        first = int((labels != _IGNORED).any(0).nonzero()[0])  # an answer's token; it has a prompt before it
+        with _head_sees_the_last(self._model, labels.shape[1] - first + 1):
+            logits = self._model(**inputs, use_cache=False).logits  # (V, T - first + 1, vocabulary)
+        return cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), labels[:, first:].flatten(), ignore_index=_IGNORED
+        )
 
     @torch.no_grad()
     def answers(self, pairs: Sequence[Pair], method: Method, limit: int) -> list[str]:
@@ -159,3 +170,14 @@ class StockPass:
             else tensor.to(model.device)
             for name, tensor in batch.inputs.items()
         }
+
+
+@contextmanager
+def _head_sees_the_last(model: nn.Module, positions: int) -> Iterator[None]:
+    """The last positions' logits alone: not every architecture of transformers can be asked for that."""
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, -positions:], *args[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
