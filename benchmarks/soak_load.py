@@ -203,8 +203,6 @@ class Load:
         ):
             booking.deletion = "canceled"
             self.counts["canceled running" if answer.status_code == 202 else "canceled waiting"] += 1
-        elif answer.status_code == 200:
-            self.counts["canceled too late"] += 1
         elif not (booking.deletion == "deleted" and answer.status_code == 410):
             self.problems.append(f"DELETE {summary_id}: {answer.status_code} {answer.text[:200]}")
 

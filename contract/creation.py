@@ -58,7 +58,8 @@ return {'created'}
 class Idempotency:
     """A client's key, and a digest of all that makes its request what it is. Tenants' keys are apart.
 
-    A key stands for the summary that it made, as long as there is one: deleted or expired, the request begins anew.
+    A key stands for the summary that it made, as long as there is one and the key is kept (`Retention.idempotency`):
+    after that the request begins anew.
     """
 
     key: str

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
+
+from redis.exceptions import ReadOnlyError
 
 from contract import keys
 from contract.clock import ServerClock
@@ -39,6 +42,10 @@ class SummaryListing:
     def __init__(self, redis: Redis, clock: Callable[[], datetime] | None = None) -> None:
         self._redis = redis
         self._now = ServerClock(redis) if clock is None else clock
+
+    def now(self) -> datetime:
+        """The time that all processes share. Raises RedisError."""
+        return self._now()
 
     def page(
         self,
@@ -83,7 +90,8 @@ class SummaryListing:
         raws = self._redis.mget([keys.record_key(summary_id) for summary_id in ids]) if ids else []
         for summary_id, raw in zip(ids, raws, strict=True):
             if raw is None:  # buried while unreadable: the index was the last to know
-                self._redis.zrem(index, summary_id)
+                with suppress(ReadOnlyError):  # the daily sweep does it, too
+                    self._redis.zrem(index, summary_id)
                 continue
             try:
                 record = decode(raw)

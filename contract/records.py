@@ -13,8 +13,8 @@ from contract.part import Part
 from contract.result import SummaryResult
 from contract.tenants import DEFAULT_TENANT
 
-SCHEMA_VERSION = 2
-_READABLE = (1, SCHEMA_VERSION)  # 1 knew neither tenants nor request ids
+SCHEMA_VERSION = 3
+_READABLE = (1, 2, SCHEMA_VERSION)  # 1 knew neither tenants nor request ids, 2 did not count failures
 AUTO_DOMAIN = "auto"  # the worker picks the domain from the video itself
 
 
@@ -74,7 +74,8 @@ class SummaryRecord(Part):
     The gateway fills id, tenant, created_at, request, and of the HTTP request its id and trace.
     A worker's `start` fills started_at, worker and
     generation (the fencing token: +1 with every start, writes that carry an older one are refused)
-    and counts attempts. `setback` is why the attempt before this one had no end. The end fills
+    and counts attempts; `failures` counts those that ended in a failure that may pass, and not in their worker's
+    death. `setback` is why the attempt before this one had no end. The end fills
     finished_at, expires_at and either result or error.
     """
 
@@ -91,6 +92,7 @@ class SummaryRecord(Part):
     traceparent: str | None = None
     progress: Progress = Progress()
     attempts: NonNegativeInt = 0
+    failures: NonNegativeInt = 0
     generation: NonNegativeInt = 0
     worker: str | None = None
     cancel_requested: bool = False

@@ -57,7 +57,7 @@ def collect(redis: Redis, store: SummaryStore, queue: Queue, blobs: BlobStore) -
         seconds_until_served=seconds_until_served(redis, queue, depth) if depth else 0,
         videos=len(sizes),
         video_bytes=sum(sizes.values()),
-        orphaned_videos=sum(is_id(name) and not store.exists(name) for name in sizes),
+        orphaned_videos=sum(1 for _ in store.without_record(filter(is_id, sizes))),
         expiries_due=redis.zcount(keys.EXPIRIES, "-inf", seconds),
         retries_due=redis.zcard(queue.scheduled_job_registry.key),
         workers=len(slots),

@@ -2,14 +2,15 @@
 
 A new one is a script's (`creation`). Every change is one MULTI/EXEC under WATCH of the record: read, decide in
 Python (`transitions`), write record and indexes together. If anyone else wrote in between, or the connection broke,
-it is read and decided again, so a repeated change must come out as a change made once.
+it is read and decided again: a change that was made, and whose answer got lost, is recognized by what it wrote.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 from redis.exceptions import ConnectionError as RedisAway
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 _TRIES = 100  # a change that loses this many races in a row is reported, not retried
+
+_AT_ONCE = 500  # records that one command asks for
 
 FORGOTTEN_KEPT_S = 3600  # how long workers are told of a video that was deleted
 
@@ -145,6 +148,15 @@ class SummaryStore(SummaryListing):
         """Whether a record is stored, readable or not."""
         return bool(self._redis.exists(keys.record_key(summary_id)))
 
+    def without_record(self, summary_ids: Iterable[str]) -> Iterator[str]:
+        """Those of the ids that have no record, readable or not."""
+        left = iter(summary_ids)
+        while some := list(islice(left, _AT_ONCE)):
+            with self._redis.pipeline(transaction=False) as pipe:
+                for summary_id in some:
+                    pipe.exists(keys.record_key(summary_id))
+                yield from (one for one, found in zip(some, pipe.execute(), strict=True) if not found)
+
     def request_cancel(self, summary_id: str) -> Status:
         """Cancel: a queued summary at once, a running one by a flag that its worker sees.
 
@@ -166,11 +178,14 @@ class SummaryStore(SummaryListing):
             SummaryNotFound, SummaryGone: there is none, or none any more.
             SummaryUnfinished: it must be canceled first.
         """
+        record: SummaryRecord | None = None
         for _ in range(_TRIES):
             with self._redis.pipeline() as pipe:
                 try:
                     pipe.watch(keys.record_key(summary_id))
                     raw = pipe.get(keys.record_key(summary_id))
+                    if raw is None and record is not None:
+                        return record  # removed by the try before, or by another at the same time
                     if raw is None:
                         raise self._absent(summary_id)
                     record = decode(raw)
@@ -276,10 +291,14 @@ class SummaryStore(SummaryListing):
         )
         return record is not None and record.status is Status.QUEUED
 
-    def lose(self, summary_id: str) -> bool:
-        """The worker of a running job is gone; True when the job waits, and has to be in the queue."""
+    def lose(self, summary_id: str, generation: int) -> bool:
+        """The worker that held a running job in this generation is gone; True when the job waits, and has to be in the
+        queue. False when it is over, or when another has begun it since."""
         record = self._change(
-            summary_id, lambda old: transitions.lose(old, now=self._now(), keep=self._retention.finished)
+            summary_id,
+            lambda old: transitions.lose(
+                old, generation=generation, now=self._now(), keep=self._retention.finished
+            ),
         )
         return record is not None and record.status is Status.QUEUED
 
@@ -311,6 +330,7 @@ class SummaryStore(SummaryListing):
         self, summary_id: str, transition: Callable[[SummaryRecord], SummaryRecord | None]
     ) -> SummaryRecord | None:
         """Apply a transition; the record after it, or None if it was refused or there is no record."""
+        written, after = b"", None
         for _ in range(_TRIES):
             with self._redis.pipeline() as pipe:
                 try:
@@ -318,12 +338,14 @@ class SummaryStore(SummaryListing):
                     raw = pipe.get(keys.record_key(summary_id))
                     if raw is None:
                         return None
+                    if raw == written:  # by the try before, whose answer got lost
+                        return after
                     before = self._decode(summary_id, raw)
                     after = transition(before)
                     if after is None or after is before:
                         return after
                     pipe.multi()
-                    self._write(pipe, before, after)
+                    written = self._write(pipe, before, after)
                     pipe.execute()
                     return after
                 except WatchError:
@@ -342,10 +364,12 @@ class SummaryStore(SummaryListing):
             self._redis.zadd(keys.EXPIRIES, {summary_id: expires_at.timestamp()}, nx=True)
             raise
 
-    def _write(self, pipe: Pipeline, before: SummaryRecord | None, after: SummaryRecord) -> None:
+    def _write(self, pipe: Pipeline, before: SummaryRecord | None, after: SummaryRecord) -> bytes:
+        """Note the record and its indexes; the bytes that are stored."""
         left = frozenset() if before is None else keys.index_keys(before)
         joined = keys.index_keys(after)
-        pipe.set(keys.record_key(after.id), encode(after))
+        raw = encode(after)
+        pipe.set(keys.record_key(after.id), raw)
         for index in left - joined:
             pipe.zrem(index, after.id)
         for index in joined - left:
@@ -354,6 +378,7 @@ class SummaryStore(SummaryListing):
             pipe.zadd(keys.EXPIRIES, {after.id: after.expires_at.timestamp()})
         if after.status is Status.SUCCEEDED:
             note_service(pipe, after)
+        return raw
 
     def _bury(self, pipe: Pipeline, summary_id: str, indexes: frozenset[str], tenant: str) -> None:
         pipe.delete(keys.record_key(summary_id))

@@ -99,35 +99,24 @@ def requeue(
     now: datetime,
     keep: timedelta,
 ) -> SummaryRecord | None:
-    """The worker hands the job back. `refund_attempt`: it did so of its own accord, as when it shuts down."""
-    if not _held(record, generation):
-        return None
-    if record.cancel_requested:
-        return _finish(record, Status.CANCELED, now, keep, error=_CANCELED)
-    return record.model_copy(
-        update={
-            "status": Status.QUEUED,
-            "started_at": None,
-            "progress": Progress(),
-            "attempts": record.attempts - refund_attempt,
-            "worker": None,
-            "setback": setback or record.setback,
-        }
+    """The worker hands the job back. `refund_attempt`: it did so of its own accord, as when it shuts down. `setback`:
+    the attempt failed in a way that may pass."""
+    return _again(
+        record,
+        generation,
+        now,
+        keep,
+        attempts=record.attempts - refund_attempt,
+        failures=record.failures + (setback is not None),
+        setback=setback or record.setback,
     )
 
 
-def lose(record: SummaryRecord, *, now: datetime, keep: timedelta) -> SummaryRecord | None:
-    """The worker is gone, whoever it was: the job waits again, and keeps what the worker was doing."""
+def lose(record: SummaryRecord, *, generation: int, now: datetime, keep: timedelta) -> SummaryRecord | None:
+    """The worker is gone: the job waits again, and keeps what the worker was doing."""
     if record.status is Status.QUEUED:
         return record
-    return requeue(
-        record,
-        generation=record.generation,
-        refund_attempt=False,
-        setback=_lost(record),
-        now=now,
-        keep=keep,
-    )
+    return _again(record, generation, now, keep, setback=_lost(record))
 
 
 def request_cancel(record: SummaryRecord, *, now: datetime, keep: timedelta) -> SummaryRecord:
@@ -158,6 +147,18 @@ def _lost(record: SummaryRecord) -> JobError:
         message=f"The machines working on this video were killed or stopped answering {times}, "
         f"the last one while {doing}; it was given up.",
     )
+
+
+def _again(
+    record: SummaryRecord, generation: int, now: datetime, keep: timedelta, **update: object
+) -> SummaryRecord | None:
+    """A running job waits once more, unless it is to be canceled."""
+    if not _held(record, generation):
+        return None
+    if record.cancel_requested:
+        return _finish(record, Status.CANCELED, now, keep, error=_CANCELED)
+    waiting = {"status": Status.QUEUED, "started_at": None, "progress": Progress(), "worker": None}
+    return record.model_copy(update={**waiting, **update})
 
 
 def _held(record: SummaryRecord, generation: int) -> bool:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis import seed as seeded
 from hypothesis.stateful import run_state_machine_as_test
 
 from resilience.api_machine import machine_for
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         with running(scratch / "fuzzed") as service:
             found = fuzz(service, scratch, examples=options.examples)
         with running(scratch / "walked", worker=False) as service:
-            wrong = walk(service, walks=options.walks, steps=options.steps)
+            wrong = walk(service, walks=options.walks, steps=options.steps, seed=options.seed)
     if found.failures:
         print(found.report, file=sys.stderr)
     if wrong is not None:
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if figures["ok"] else 1
 
 
-def walk(service: Running, *, walks: int, steps: int, shrink: bool = True) -> str | None:
+def walk(service: Running, *, walks: int, steps: int, seed: int, shrink: bool = True) -> str | None:
     """So many random walks over the model; None, or where and how an answer was not the model's.
 
     `shrink` makes the walk that shows it as short as it can be, which takes many more.
@@ -61,12 +62,11 @@ def walk(service: Running, *, walks: int, steps: int, shrink: bool = True) -> st
         stateful_step_count=steps,
         phases=[Phase.generate, *([Phase.shrink] if shrink else [])],
         deadline=None,
-        derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
     try:
-        run_state_machine_as_test(machine_for(service), settings=settled)
+        run_state_machine_as_test(seeded(seed)(machine_for(service)), settings=settled)
     except Exception:  # an assertion of the model, or whatever a wrong answer made of the client
         return traceback.format_exc()
     return None
@@ -81,6 +81,7 @@ def _figures(found: Outcome, wrong: str | None, options: argparse.Namespace) -> 
         "accepted": found.answers["POST", 202],
         "walks": options.walks,
         "steps_each": options.steps,
+        "seed": options.seed,
         "walks_off_the_model": int(wrong is not None),
     }
     bad = ("server_errors", "undocumented", "other_failures", "walks_off_the_model")
@@ -106,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--examples", type=int, default=200, help="cases an operation (default: %(default)s)")
     parser.add_argument("--walks", type=int, default=150, help="walks over the model (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=40, help="steps of a walk (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=time.time_ns() % 2**32, help="of the walks; another each time"
+    )
     parser.add_argument("--out", type=Path, help="file for the line of JSON")
     return parser
 

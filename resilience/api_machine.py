@@ -36,6 +36,7 @@ class Known:
     tenant: int
     status: Status | None = Status.QUEUED
     generation: int = 0
+    attempts: int = 0
     cancel_requested: bool = False
 
     @property
@@ -158,19 +159,19 @@ class ApiMachine(RuleBasedStateMachine):
     @rule(one=summaries)
     def take(self, one: Known) -> None:
         """A worker begins the job, or takes it over: then the one before has lost it."""
-        attempts = self._attempts(one)
         record = self.store.start(one.id, worker="walk")
         if one.status not in (Status.QUEUED, Status.RUNNING):
             assert record is None
         elif one.cancel_requested:
             assert record is None
             one.status = Status.CANCELED
-        elif attempts >= MAX_ATTEMPTS:
+        elif one.attempts >= MAX_ATTEMPTS:
             assert record is None
             one.status = Status.FAILED
         else:
             assert record is not None
             one.status, one.generation = Status.RUNNING, record.generation
+            one.attempts += 1
 
     @rule(one=summaries, late=st.booleans())
     def succeed(self, one: Known, late: bool) -> None:
@@ -230,10 +231,6 @@ class ApiMachine(RuleBasedStateMachine):
     def _get(self, one: Known) -> httpx.Response:
         return self._client(one).get(f"/summaries/{one.id}")
 
-    def _attempts(self, one: Known) -> int:
-        answer = self._get(one)
-        return answer.json()["attempts"] if answer.status_code == 200 else 0
-
     def _submit(self, tenant: int, video: bytes, key: str | None = None) -> httpx.Response:
         headers = {} if key is None else {"Idempotency-Key": key}
         return self.clients[tenant].post("/summaries", files={"file": ("a.mp4", video)}, headers=headers)
@@ -255,6 +252,7 @@ def _shows(body: dict[str, Any], one: Known) -> None:
     assert body["id"] == one.id
     assert body["status"] == one.status
     assert body["cancel_requested"] == one.cancel_requested
+    assert body["attempts"] == one.attempts
     assert (body["result"] is not None) == (one.status is Status.SUCCEEDED)
     assert (body["error"] is not None) == (one.status in (Status.FAILED, Status.CANCELED))
     assert (body["position"] is not None) == (one.status is Status.QUEUED)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 
 from redis.exceptions import RedisError
 from rq import Queue
@@ -52,11 +50,9 @@ class Admission:
         *,
         max_queue: int,
         min_free_bytes: int,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store, self._blobs, self._queue, self._quotas = store, blobs, queue, quotas
         self._max_queue, self._min_free_bytes = max_queue, min_free_bytes
-        self._now = clock
 
     def allowance(self, key: str | None, caller: Caller) -> Allowance:
         """What there is for an upload before it is read; what would be refused after it is refused now.
@@ -75,7 +71,8 @@ class Admission:
             if depth >= self._max_queue:
                 raise self._full(depth)
         free = self._blobs.free_bytes()
-        return Allowance(quota, used, None if free is None else free - self._min_free_bytes)
+        above_floor = None if free is None else free - self._min_free_bytes
+        return Allowance(quota, used, above_floor, self._store.now())
 
     def _full(self, depth: int) -> QueueFull:
         return QueueFull(
@@ -102,7 +99,7 @@ class Admission:
         record = SummaryRecord(
             id=summary_id,
             tenant=caller.tenant,
-            created_at=self._now(),
+            created_at=self._store.now(),
             request=_request(upload),
             request_id=request_id,
             traceparent=tracing.traceparent(),

@@ -13,6 +13,8 @@ CONNECT_S = 1.0
 ANSWER_S = 5.0
 RETRY_PAUSE_S = 0.05
 PROBE_S = 2.0
+MAX_POLLS = 64
+"""Commands of the event loop that Redis is asked at once; the others wait their turn."""
 
 
 def connect(url: str) -> Redis:
@@ -35,11 +37,14 @@ def connect_once(url: str) -> Redis:
 
 
 def connect_async(url: str) -> aioredis.Redis:
-    """The same, for what is asked on the event loop."""
-    return aioredis.Redis.from_url(
+    """The same, for what is asked on the event loop, where any number of requests may ask at once."""
+    pool = aioredis.BlockingConnectionPool.from_url(
         url,
+        max_connections=MAX_POLLS,
+        timeout=ANSWER_S,
         socket_connect_timeout=CONNECT_S,
         socket_timeout=ANSWER_S,
         retry=AsyncRetry(ConstantBackoff(RETRY_PAUSE_S), 1),
         retry_on_error=[ReadOnlyError],
     )
+    return aioredis.Redis.from_pool(pool)

@@ -52,8 +52,9 @@ class Janitor:
         if not self._ownership.holds():
             return
         self._blobs.discard_partial(older_than_s=self._orphan_s)
-        for key in self._blobs.keys(older_than_s=self._orphan_s):
-            if is_id(key) and not self._store.exists(key) and self._blobs.delete(key):
+        videos = filter(is_id, self._blobs.keys(older_than_s=self._orphan_s))
+        for key in self._store.without_record(videos):
+            if self._blobs.delete(key):
                 log.info("removed video %s, which belongs to no summary", key)
 
     def repair(self) -> None:

@@ -47,7 +47,7 @@ class Ownership:
     def _adopted(self) -> bool:
         """Take a folder over that is nobody's, if every video in it has its record here."""
         videos = (key for key in self._blobs.keys(older_than_s=0) if is_id(key))
-        if strange := list(islice((key for key in videos if not self._store.exists(key)), _NAMED)):
+        if strange := list(islice(self._store.without_record(videos), _NAMED)):
             log.error(
                 "nothing is swept: the folder of videos bears no service's id, and this Redis knows nothing of some "
                 "in it, like %s. Correct VISUM_REDIS_URL or VISUM_BLOB_DIR, or move those videos away.",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from contract.errors import Code, StorageFull
 from contract.quotas import Quota, Usage
@@ -35,6 +36,7 @@ class Allowance:
     quota: Quota
     used: Usage
     free_bytes: int | None  # above the floor; None where the store has no bound
+    now: datetime  # by the clock that all gateways share
 
 
 class Place:
@@ -44,6 +46,7 @@ class Place:
         self._room, self.tenant = room, tenant
         self.announced_bytes, self.received_bytes = announced_bytes, 0
         self.allowance: Allowance | None = None
+        self.is_complete = False
 
     @property
     def outstanding_bytes(self) -> int:
@@ -63,7 +66,9 @@ class Place:
         """
         others, used = self._room.counting(self.tenant), allowance.used
         stored_bytes = used.stored_bytes + sum(place.video_bytes for place in (*others, self))
-        allowance.quota.check(used.unfinished + len(others), stored_bytes)
+        # What is complete counts by its record, as soon as there is one; but its place is still taken.
+        unfinished = max(used.unfinished + len(others), self._room.held(self.tenant))
+        allowance.quota.check(unfinished, stored_bytes)
         free, needed = allowance.free_bytes, self._room.outstanding_bytes + self.outstanding_bytes
         if free is not None and free < needed:
             raise StorageFull("the disk of the videos is at its floor")
@@ -79,7 +84,7 @@ class Place:
 
     def complete(self) -> None:
         """All of it is here, and its record will count: it must not do so twice."""
-        self.allowance = None
+        self.allowance, self.is_complete = None, True
 
 
 class UploadRoom:
@@ -101,6 +106,13 @@ class UploadRoom:
         return [
             place for place in self._places if place.allowance is not None and tenant in (None, place.tenant)
         ]
+
+    def held(self, tenant: str) -> int:
+        """How many places a tenant has, those whose videos are being committed among them."""
+        return sum(
+            place.tenant == tenant and (place.is_complete or place.allowance is not None)
+            for place in self._places
+        )
 
     @contextmanager
     def place(self, tenant: str, announced_bytes: int) -> Iterator[Place]:

@@ -24,7 +24,7 @@ class Links(View):
 
 
 class Accepted(View):
-    """The answer to a new summary. It stays the same however often an Idempotency-Key is repeated."""
+    """The answer to a new summary. It stays the same when its Idempotency-Key is repeated, while the key is kept."""
 
     id: str
     status: Status = Status.QUEUED

@@ -315,6 +315,12 @@ class Consumer(BaseWorker):
         The process is listed again too: another worker takes one that was silent for long off the list.
         """
         executions = list(self.executions.values())
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for (
+                execution
+            ) in executions:  # by itself: a Redis that is full takes this, and nothing of the rest
+                pipeline.expire(execution.key, self._lease_s)
+            pipeline.execute()
         registry: StartedJobRegistry = self._queue.started_job_registry
         slots = self._offered()
         with self._renewing, self.connection.pipeline() as pipeline:

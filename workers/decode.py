@@ -42,6 +42,7 @@ _MAX_JSON_BYTES = 1 << 16
 _MOST_THREADS = 16
 _MOST_WORDS = 300
 _MOST_COUNT = 1 << 31
+_FULL_TURN = 360
 _CLOCK_SLACK = 1.02
 """A frame's time over the video's length: the rate that a container announces is believed within 1 % of its clock."""
 
@@ -207,8 +208,8 @@ class _Receiver:
                 raise ValueError(f"{info!r} is no video")
             if not self._is_planned(info):
                 raise ValueError(f"{info} is beyond the plan")
-        except (TypeError, ValueError, RecursionError) as odd:
-            log.warning("%s", odd)
+        except (TypeError, ValueError, OverflowError, RecursionError) as odd:
+            log.warning("%.200s", odd)
             self._crash()
         return info
 
@@ -242,7 +243,7 @@ class _Receiver:
     def _refusal(self, payload: bytes) -> JobFailure:
         try:
             error = json.loads(payload)
-            code, message = Code(error["code"]), str(error["message"])[:_MOST_WORDS]
+            code, message = Code(error["code"]), _printable(str(error["message"]))
             return JobFailure(code, message, retryable=code is Code.INTERNAL_ERROR)
         except (KeyError, TypeError, ValueError, RecursionError):
             self._crash()
@@ -309,6 +310,7 @@ def _is_sound(info: VideoInfo) -> bool:
         all(type(count) is int and 0 < count < _MOST_COUNT for count in counts)
         and all(isinstance(time, int | float) and isfinite(time) and time >= 0 for time in times)
         and type(info.rotation) is int
+        and abs(info.rotation) <= _FULL_TURN
     )
 
 

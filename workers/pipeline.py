@@ -257,9 +257,10 @@ class Pipeline:
         log.info("job %s failed: %s%s", record.id, failure, cause)
         self._count("failed", failure.code)
         error = JobError(code=failure.code, message=failure.message)
-        if failure.retryable and record.attempts < MAX_FAILURES:
+        failures = record.failures + 1
+        if failure.retryable and failures < MAX_FAILURES:
             waits = self._store.requeue(record.id, record.generation, setback=error)
-            return try_later(record.attempts) if waits else None
+            return try_later(failures) if waits else None
         self._store.fail(record.id, record.generation, error)
         return None
 

@@ -25,7 +25,7 @@ from rq import Queue
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
 
-from contract.errors import RecordError
+from contract.errors import RecordError, SummaryGone, SummaryNotFound
 from contract.keys import index_key, mended_key
 from contract.queue import LEASE_SECONDS, enqueue
 from contract.records import Status
@@ -125,21 +125,42 @@ class Recovery:
         return [Lease(*parts, alive=bool(found)) for parts, found in zip(parted, alive, strict=True)]
 
     def _take_over(self, lease: Lease, *, running_elsewhere: bool) -> None:
-        """Settle the record first, then the queue: dying in between repeats this, it never loses the job."""
-        put_back = not running_elsewhere and self._waits_again(lease.job_id)
+        """Settle the record first, then the queue: dying in between repeats this, it never loses the job.
+
+        Another worker may have taken the job over since the leases were read, and a third have begun it: so what is
+        lost is the generation that ran while this lease was still there, and no later one.
+        """
+        generation = self._generation(lease.job_id)
+        if not self._is_over(lease):
+            return
+        put_back = not running_elsewhere and self._waits_again(lease.job_id, generation)
         if self._release(lease, put_back=put_back) and put_back:
             log.warning("job %s was left by a worker that stopped answering: back in the queue", lease.job_id)
             if not Job.exists(lease.job_id, connection=self._redis):
                 enqueue(self._queue, lease.job_id)  # RQ's own note of it is gone; ours is not
 
-    def _waits_again(self, job_id: str) -> bool:
-        """Whether the record is unfinished; a running one is queued again."""
+    def _is_over(self, lease: Lease) -> bool:
+        """Whether the lease still stands where it stood, without anybody behind it."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zscore(self._queue.started_job_registry.key, lease.entry)
+            pipe.exists(Execution(lease.execution_id, lease.job_id, self._redis).key)
+            entered, alive = pipe.execute()
+        return entered is not None and not alive
+
+    def _generation(self, job_id: str) -> int | None:
+        """Of the job's record; None where there is none that can be read."""
         try:
-            return self._store.lose(job_id)
+            return self._store.get(job_id).generation
+        except (SummaryNotFound, SummaryGone):
+            return None
         except RecordError as damage:
             log.error("job %s is dropped, its record is kept as it is: %s", job_id, damage)
             self._damaged.add(job_id)
-            return False
+            return None
+
+    def _waits_again(self, job_id: str, generation: int | None) -> bool:
+        """Whether the record is unfinished; one that runs in this generation is queued again."""
+        return generation is not None and self._store.lose(job_id, generation)
 
     def _release(self, lease: Lease, *, put_back: bool) -> bool:
         keys = [
@@ -171,7 +192,7 @@ class Recovery:
         missing = self._unfinished_without_job()
         for job_id in missing & self._missing:
             first = self._redis.set(mended_key(job_id), b"", nx=True, ex=LEASE_SECONDS)
-            if first and self._waits_again(job_id):
+            if first and self._waits_again(job_id, self._generation(job_id)):
                 log.warning("summary %s had lost its job: queued again", job_id)
                 enqueue(self._queue, job_id)
         self._missing = missing - self._damaged

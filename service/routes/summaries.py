@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Security
@@ -94,8 +93,8 @@ async def create_summary(
         str | None,
         Header(
             alias="Idempotency-Key",
-            description="Repeat a request with the same key and it is not done twice. Once its summary is deleted or "
-            "has expired, the key is free again.",
+            description="Repeat a request with the same key within a day (VISUM_IDEMPOTENCY_S) and it is not done "
+            "twice. Once its summary is deleted or has expired, the key is free again.",
         ),
     ] = None,
 ) -> Response:
@@ -131,8 +130,9 @@ async def _take(request: Request, gateway: Gateway, caller: Caller, body: Upload
             place.received(size)
             gateway.metrics.upload_bytes.inc(size)
 
-        place.let_in(await run_in_threadpool(gateway.admission.allowance, key, caller))
-        summary_id = new_id(datetime.now(UTC))
+        allowance = await run_in_threadpool(gateway.admission.allowance, key, caller)
+        place.let_in(allowance)
+        summary_id = new_id(allowance.now)
         async with _sink(gateway, summary_id) as sink:
             finish = await receive(
                 body, request.headers.get("content-type"), _fields(gateway), sink, received
@@ -255,12 +255,13 @@ def list_summaries(
 )
 def delete_summary(request: Request, summary_id: str, gateway: GatewayParam, caller: CallerParam) -> Response:
     """Cancels what is queued or running; deletes what is finished, with its video."""
-    if _get(gateway, caller, summary_id).status.finished:
+    found = _get(gateway, caller, summary_id).status
+    status = found if found.finished else gateway.store.request_cancel(summary_id)
+    if found.finished or (status.finished and status is not Status.CANCELED):  # it ended in between
         deleted = gateway.store.delete(summary_id)
         gateway.blobs.delete(deleted.request.blob_key)
         log.info("a summary is deleted", extra={"summary_id": summary_id, "key_id": caller.key_id})
         return Response(status_code=204)
-    status = gateway.store.request_cancel(summary_id)
     log.info("a summary is canceled", extra={"summary_id": summary_id, "key_id": caller.key_id})
     if status is Status.CANCELED:
         withdraw(gateway.queue, summary_id)

@@ -28,7 +28,7 @@ def test_a_record_comes_back_as_it_was(record: MakeRecord, result: SummaryResult
 
 
 def test_stored_bytes_are_json_with_a_version(record: MakeRecord) -> None:
-    assert json.loads(encode(record()))["schema_version"] == 2
+    assert json.loads(encode(record()))["schema_version"] == 3
 
 
 @given(st.binary())
@@ -58,7 +58,7 @@ def test_damage_to_a_real_record_never_raises_anything_else(cut: int, flips: lis
         decode(damaged)
 
 
-@pytest.mark.parametrize("version", [0, 3, 99, "1", 1.5, True, [1]])
+@pytest.mark.parametrize("version", [0, 4, 99, "1", 1.5, True, [1]])
 def test_another_schema_version_is_named(record: MakeRecord, version: object) -> None:
     raw = json.dumps({**json.loads(encode(record())), "schema_version": version}).encode()
     with pytest.raises(UnknownSchema, match="unknown schema version") as caught:
@@ -97,4 +97,4 @@ _REAL = (
 def test_bytes_of_the_first_release_are_still_read_and_are_the_default_tenants() -> None:
     record = decode(_REAL)
     assert (record.id, record.tenant, record.request_id) == ("01K4Z7QHR8V2M6N3P5T9W1XBYC", "default", None)
-    assert json.loads(encode(record))["schema_version"] == 2
+    assert json.loads(encode(record))["schema_version"] == 3

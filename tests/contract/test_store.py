@@ -39,6 +39,22 @@ Create = Callable[..., str]
 BROKEN = JobError(code=Code.VIDEO_UNDECODABLE, message="It is broken.")
 
 
+def _lose_the_next_answer_of_a_transaction(patch: pytest.MonkeyPatch) -> list[bool]:
+    """Redis does it, and the connection breaks before it can say so. What is returned says whether that happened."""
+    read, lost = AbstractConnection.read_response, []
+
+    def read_response(connection: AbstractConnection, *args: object, **options: object) -> object:
+        answer = read(connection, *args, **options)
+        if isinstance(answer, list) and not lost:
+            lost.append(True)
+            connection.disconnect()
+            raise RedisAway("the connection broke")
+        return answer
+
+    patch.setattr(AbstractConnection, "read_response", read_response)
+    return lost
+
+
 class TestCreation:
     def test_record_and_job_come_together(self, store: SummaryStore, queue: Queue, create: Create) -> None:
         summary_id = create()
@@ -209,7 +225,7 @@ class TestWork:
         for generation in range(1, MAX_ATTEMPTS + 1):
             assert store.start(summary_id, "w") is not None
             store.progress(summary_id, generation, Progress(stage=Stage.DECODE))
-            assert store.lose(summary_id)
+            assert store.lose(summary_id, generation)
         assert store.start(summary_id, "w") is None
         error = store.get(summary_id).error
         assert error is not None
@@ -226,13 +242,65 @@ class TestWork:
         assert store.start(summary_id, "w") is None
         assert store.get(summary_id).error == BROKEN
 
+    def test_a_worker_that_died_takes_no_try_from_failures_that_may_pass(
+        self, store: SummaryStore, create: Create
+    ) -> None:
+        summary_id = create()
+        for generation in (1, 2):
+            store.start(summary_id, "w")
+            store.lose(summary_id, generation)
+        store.start(summary_id, "w")
+        store.requeue(summary_id, 3, setback=BROKEN)
+        record = store.get(summary_id)
+        assert (record.attempts, record.failures) == (3, 1)
+
+    def test_what_another_has_begun_since_is_not_lost_with_the_worker_before(
+        self, store: SummaryStore, create: Create
+    ) -> None:
+        summary_id = create()
+        store.start(summary_id, "first")
+        store.lose(summary_id, 1)
+        store.start(summary_id, "second")
+        assert not store.lose(summary_id, 1)
+        assert store.get(summary_id).status is Status.RUNNING
+
+    @pytest.mark.parametrize("change", ["start", "progress", "requeue", "lose", "fail", "delete"])
+    def test_a_change_whose_answer_got_lost_is_made_once(
+        self, store: SummaryStore, create: Create, monkeypatch: pytest.MonkeyPatch, change: str
+    ) -> None:
+        summary_id = create()
+        for generation in range(1, MAX_ATTEMPTS):  # one more start, and no second one, is what there is left
+            store.start(summary_id, "w")
+            store.lose(summary_id, generation)
+        if change != "start":
+            store.start(summary_id, "w")
+        if change == "delete":
+            store.fail(summary_id, MAX_ATTEMPTS, BROKEN)
+        with monkeypatch.context() as patch:
+            lost = _lose_the_next_answer_of_a_transaction(patch)
+            made = {
+                "start": lambda: store.start(summary_id, "w"),
+                "progress": lambda: store.progress(summary_id, MAX_ATTEMPTS, Progress(stage=Stage.DECODE)),
+                "requeue": lambda: store.requeue(summary_id, MAX_ATTEMPTS, setback=BROKEN),
+                "lose": lambda: store.lose(summary_id, MAX_ATTEMPTS),
+                "fail": lambda: store.fail(summary_id, MAX_ATTEMPTS, BROKEN),
+                "delete": lambda: store.delete(summary_id),
+            }[change]()
+        assert made
+        assert lost == [True]
+        if change == "delete":
+            return
+        record = store.get(summary_id)
+        assert (record.attempts, record.generation) == (MAX_ATTEMPTS, MAX_ATTEMPTS)
+        assert record.failures == (change == "requeue")
+
     def test_a_lost_job_that_was_to_be_canceled_is_canceled(
         self, store: SummaryStore, create: Create
     ) -> None:
         summary_id = create()
         store.start(summary_id, "w")
         store.request_cancel(summary_id)
-        assert not store.lose(summary_id)
+        assert not store.lose(summary_id, 1)
         assert store.get(summary_id).status is Status.CANCELED
 
     def test_handing_back_waits_again_with_a_new_generation(

@@ -68,7 +68,7 @@ def test_work_is_well_once_another_worker_has_begun_it_and_since_then(
 ) -> None:
     work = Work(redis, {running.id: running.generation})
     assert not work.look()
-    store.lose(running.id)
+    store.lose(running.id, running.generation)
     assert not work.look()  # it waits, which is not yet well
     store.start(running.id, "second-2-")
     assert work.look()
@@ -86,12 +86,12 @@ def test_a_paused_workers_recovery_is_over_when_its_work_is_taken_up_not_when_th
     with subprocess.Popen(["sleep", "60"]) as process:
         paused = _part(process.pid)
         paused.process = process
-        store.lose(running.id)
+        store.lose(running.id, running.generation)
         store.start(running.id, f"first-{process.pid}-")
 
         def taken_up() -> None:
             eventually(lambda: _state(process.pid) == "T")
-            store.lose(running.id)
+            store.lose(running.id, running.generation + 1)
             store.start(running.id, "second-2-")
 
         another = threading.Thread(target=taken_up)

@@ -131,8 +131,11 @@ def test_what_is_stored_can_be_read_while_nothing_can_be_written(
     gateway: RunningGateway, server: Server, strike: Callable[[Server], None]
 ) -> None:
     path = gateway.post(MP4).headers["Location"]
+    for index in server.redis.keys("visum:index*"):  # of one whose record is gone
+        server.redis.zadd(index, {"01K4Z7QHR8V2M6N3P5T9W1XBYC": 0})
     strike(server)
     assert gateway.http.get(path).json()["status"] == "queued"
+    assert [line["links"]["self"] for line in gateway.http.get("/summaries").json()["summaries"]] == [path]
 
 
 def test_a_restarted_redis_knows_every_summary_that_was_answered_for(

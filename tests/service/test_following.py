@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from asyncio import gather
+from datetime import UTC, datetime
+
+import httpx
 import pytest
 
 from contract import keys
 from contract.errors import Code
-from contract.ids import new_id
-from contract.records import JobError, Progress, Stage
+from contract.ids import created_at, new_id
+from contract.records import JobError, Progress, Stage, Status
 from contract.result import SummaryResult
 from tests.service.conftest import RunningGateway, StartGateway
 from tests.service.wire import MP4, eventually
@@ -66,6 +71,16 @@ class TestFollowing:
         assert "some-host" not in body
         assert "blob_key" not in body
 
+    def test_any_number_may_ask_at_once(self, gateway: RunningGateway, path: str) -> None:
+        async def ask() -> list[int]:
+            limits = httpx.Limits(max_connections=None)
+            async with httpx.AsyncClient(
+                base_url=gateway.url, timeout=60, limits=limits, trust_env=False
+            ) as http:
+                return [answer.status_code for answer in await gather(*(http.get(path) for _ in range(300)))]
+
+        assert set(asyncio.run(ask())) == {200}
+
     def test_an_unchanged_answer_is_not_sent_again(self, gateway: RunningGateway, path: str) -> None:
         etag = gateway.http.get(path).headers["ETag"]
         for sent in (etag, f"W/{etag}", f'"other", {etag}', "*"):
@@ -105,6 +120,14 @@ class TestListing:
         assert [line["id"] for line in first["summaries"] + second["summaries"]] == ids
         assert second["cursor"] is None
 
+    def test_their_order_is_by_the_clock_that_all_gateways_share(
+        self, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        monkeypatch.setattr(gateway.store, "_now", lambda: noon)
+        summary_id = gateway.post(MP4).json()["id"]
+        assert created_at(summary_id) == gateway.store.get(summary_id).created_at == noon
+
     def test_a_line_has_the_summary_and_not_the_gates(
         self, gateway: RunningGateway, path: str, result: SummaryResult
     ) -> None:
@@ -141,6 +164,25 @@ class TestDeleting:
         assert gateway.store.cancel_requested(id_of(path))
         gateway.store.finish_canceled(id_of(path), 1)
         assert gateway.http.get(path).json()["status"] == "canceled"
+
+    def test_work_that_is_done_before_it_can_be_told_to_stop_is_deleted(
+        self,
+        gateway: RunningGateway,
+        path: str,
+        result: SummaryResult,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        gateway.store.start(id_of(path), "w")
+        cancel = gateway.store.request_cancel
+
+        def too_late(summary_id: str) -> Status:
+            gateway.store.succeed(summary_id, 1, result)
+            return cancel(summary_id)
+
+        monkeypatch.setattr(gateway.store, "request_cancel", too_late)
+        assert gateway.http.delete(path).status_code == 204
+        assert gateway.http.get(path).status_code == 410
+        assert gateway.files() == []
 
     def test_finished_work_is_deleted_with_its_video(self, gateway: RunningGateway, path: str) -> None:
         gateway.http.delete(path)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import select
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 from contract import keys
+from service.access import Caller
 from service.settings import GatewaySettings
 from service.upload_room import Place
 from tests.service.callers import CallerWithKey
@@ -219,6 +222,29 @@ class TestUnderWay:
         assert [status_of(begin(gateway, acme, announced, sent=1_500_000)) for _ in range(3)] == [429] * 3
         eventually(lambda: len(gateway.files()) == 1)  # the others' pieces are gone
         assert not select.select([first], [], [], 0)[0]  # and it may go on
+
+    def test_uploads_that_the_disk_keeps_waiting_hold_no_more_places_either(
+        self, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gateway = start_gateway(auth="required", max_uploads=4, quota_unfinished=2)
+        bad, good = CallerWithKey(gateway, "bad"), CallerWithKey(gateway, "good")
+        admit, going_on = gateway.parts.admission.admit, threading.Event()
+
+        def admit_later(*args: Any, caller: Caller, **options: Any) -> str:
+            assert caller.tenant != "bad" or going_on.wait(60)
+            return admit(*args, caller=caller, **options)
+
+        monkeypatch.setattr(gateway.parts.admission, "admit", admit_later)
+        with ThreadPoolExecutor(2) as pool:
+            sent = [pool.submit(bad.post) for _ in range(2)]
+            eventually(lambda: gateway.parts.upload_room.held("bad") == 2)
+            eventually(lambda: not gateway.parts.upload_room.counting("bad"))
+            refused = [bad.post().json()["code"] for _ in range(3)]
+            answered = good.post().status_code
+            going_on.set()
+        assert refused == ["quota.concurrency"] * 3
+        assert answered == 202
+        assert [answer.result().status_code for answer in sent] == [202, 202]
 
     def test_many_at_once_that_are_not_refused_by_one_another_all_get_in(
         self, start_gateway: StartGateway

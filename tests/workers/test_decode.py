@@ -202,6 +202,9 @@ SAID = {
         SAID | {"width": "160"},
         SAID | {"width": 10**300},
         SAID | {"rotation": 1e9},
+        SAID | {"rotation": 10**400},
+        SAID | {"fps": 10**400},
+        SAID | {"duration_s": 10**400},
         SAID | {"frame_count": True},
     ],
     ids=[
@@ -219,6 +222,9 @@ SAID = {
         "words",
         "a number beyond all",
         "a broken angle",
+        "an angle beyond all floats",
+        "a rate beyond all floats",
+        "a duration beyond all floats",
         "a truth",
     ],
 )
@@ -234,6 +240,17 @@ def test_what_a_process_says_of_a_video_is_not_believed(
         "receive_descriptor(link, Kind.MEMORY); send(link, Kind.FRAME, TIMESTAMP.pack(0.0)); send(link, Kind.DONE)\n"
     )
     assert _code(write_video(tmp_path / "clip.mp4")) is Code.DECODE_CRASHED
+
+
+def test_what_a_process_says_in_words_can_be_written_down(tmp_path: Path, replace_child: Replace) -> None:
+    replace_child(
+        "import socket; from workers.decode_wire import Kind, receive_json, send_json\n"
+        "link = socket.socket(fileno=1); link.settimeout(0.3); receive_json(link, Kind.REQUEST)\n"
+        "send_json(link, Kind.ERROR, {'code': 'video.undecodable', 'message': 'It is ' + chr(0xd800) + 'damaged.'})\n"
+    )
+    with pytest.raises(JobFailure) as failure:
+        decode(write_video(tmp_path / "clip.mp4"), PLAN)
+    assert (failure.value.code, failure.value.message) == (Code.VIDEO_UNDECODABLE, "It is damaged.")
 
 
 @pytest.mark.parametrize("stamp", ["nan", "inf", "-1e300", "-0.1", "1.1"])

@@ -147,3 +147,25 @@ def test_pauses_double_up_to_a_bound_and_differ() -> None:
     assert all(FIRST_PAUSE_S <= pause_s(2) <= 2 * FIRST_PAUSE_S for _ in range(50))
     assert max(pause_s(30) for _ in range(50)) <= LONGEST_PAUSE_S
     assert len({pause_s(1) for _ in range(20)}) > 10
+
+
+def test_a_job_that_a_third_worker_has_begun_is_not_taken_from_it_by_a_late_look(
+    recovery: Recovery,
+    store: SummaryStore,
+    queue: Queue,
+    queued: str,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two that saw the dead lease one takes the job over, and a third begins it before the other goes on."""
+    _begin(store, queue, queued, lease_s=30)
+    (lease,) = redis.keys("rq:execution:*")
+    redis.delete(lease)
+    found = recovery._leases()
+    monkeypatch.setattr(recovery, "_leases", lambda: found)
+    Recovery(queue, store, stranded_s=60).run()
+    _begin(store, queue, queued, lease_s=30)
+    recovery.run()
+    record = store.get(queued)
+    assert (record.status, record.generation) == (Status.RUNNING, 2)
+    assert queue.job_ids == []

@@ -137,3 +137,26 @@ def test_a_paused_worker_does_not_overwrite_its_successors_answer(service: Servi
     assert service.store.get(summary_id) == record
     another = service.submit(video)
     assert service.ended(another).status is Status.SUCCEEDED
+
+
+def test_a_redis_that_is_full_for_longer_than_a_lease_takes_nobodys_job(
+    service: Service, video: Path
+) -> None:
+    service.start_worker(step_s=0.1, **QUICK)
+    summary_id = service.submit(video, max_new_tokens=60)
+    wait_until(lambda: service.generating(summary_id), "it generates")
+    (lease,) = service.redis.keys("rq:execution:*")
+    service.redis.config_set("maxmemory", "1mb")
+    try:
+        refused = service.redis.time()[0]
+        for _ in range(2 * QUICK["lease_seconds"]):  # it is moved on, second by second
+            ends_at = service.redis.expiretime(lease)
+            assert ends_at > 0
+            wait_until(
+                lambda ends_at=ends_at: service.redis.expiretime(lease) > ends_at, "the lease is renewed", 10
+            )
+        assert service.redis.time()[0] - refused > QUICK["lease_seconds"]
+    finally:
+        service.redis.config_set("maxmemory", "0")
+    record = service.ended(summary_id, timeout_s=90)
+    assert (record.status, record.attempts) == (Status.SUCCEEDED, 1), service.logs()
