@@ -17,7 +17,7 @@ class Plan:
     batch_rounds: int = 4
     fixed_tokens: int = 48
     random_rounds: int = 3
-    random_tokens: int = 32
+    random_tokens: int = 24
     random_frames: int = 4
     xlora_rounds: int = 2
     xlora_tokens: int = 8

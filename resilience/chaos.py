@@ -29,8 +29,9 @@ from redis.exceptions import RedisError
 
 from benchmarks.processes import PartFailed
 from contract.ids import is_id
-from contract.keys import record_key
+from contract.keys import index_key, record_key
 from contract.queue import open_queue
+from contract.records import Status
 from resilience.faults import FAULTS, Scene
 from resilience.storm import Storm
 from resilience.system import PROC, System, running, wait_until
@@ -120,6 +121,7 @@ def _under_fire(
         "stuck": traffic.unfinished,
         "books": _books(system),
         "orphans": _orphans(system),
+        "unasked": _unasked(system, traffic),
     }
 
 
@@ -143,6 +145,13 @@ def _books(system: System) -> dict[str, int]:
         }
     except RedisError as away:
         raise PartFailed(f"Redis does not answer after the faults: {away}") from away
+
+
+def _unasked(system: System, traffic: Traffic) -> list[str]:
+    """Records of summaries that no answer named."""
+    found = [system.redis.zrange(index_key(status, None), 0, -1) for status in Status]
+    ids = (raw.decode() for own in found for raw in own)
+    return [summary_id for summary_id in ids if summary_id not in traffic.accepted]
 
 
 def _orphans(system: System) -> list[str]:

@@ -1,8 +1,9 @@
 """What the gateway is measured beside: Starlette and nothing else, over the same bytes.
 
 `POST /` takes a body as it comes and writes it as durably as the gateway writes a video: to a partial file, synced,
-renamed, and the folder synced. It looks at nothing. `GET /{name}` reads one record's bytes from the same Valkey
-and sends them. Started as the gateway is, with the same uvicorn settings.
+renamed, and the folder synced. It looks at nothing. `GET /{name}` reads one record's bytes from the same Valkey, as the
+gateway does on the event loop, and sends them; `GET /threaded/{name}` does so on a thread, as a plain function would.
+Started as the gateway is, with the same uvicorn settings.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import uuid
 from pathlib import Path
 from typing import BinaryIO
 
-from redis import Redis
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from contract.keys import record_key
-from service.connection import connect
+from service.connection import connect, connect_async
 from service.video_sink import BLOCK_BYTES
 
 FOLDER, REDIS = "BARE_FOLDER", "BARE_REDIS_URL"
@@ -29,16 +29,28 @@ FOLDER, REDIS = "BARE_FOLDER", "BARE_REDIS_URL"
 def create_app() -> Starlette:
     """The application, wired by two variables of the environment."""
     folder, redis = Path(os.environ[FOLDER]), connect(os.environ[REDIS])
+    on_the_loop = connect_async(os.environ[REDIS])
 
     async def submit(request: Request) -> Response:
         name = uuid.uuid4().hex
         await _store(request, folder, name)
         return Response(f'{{"id":"{name}"}}', 202, {"Location": f"/{name}"}, media_type="application/json")
 
-    def poll(request: Request) -> Response:
-        return Response(_record(redis, request.path_params["name"]), media_type="application/json")
+    async def poll(request: Request) -> Response:
+        record = await on_the_loop.get(record_key(request.path_params["name"]))
+        return Response(record or b"", media_type="application/json")
 
-    return Starlette(routes=[Route("/", submit, methods=["POST"]), Route("/{name}", poll)])
+    def poll_on_a_thread(request: Request) -> Response:
+        record = redis.get(record_key(request.path_params["name"]))
+        return Response(record or b"", media_type="application/json")
+
+    return Starlette(
+        routes=[
+            Route("/", submit, methods=["POST"]),
+            Route("/threaded/{name}", poll_on_a_thread),
+            Route("/{name}", poll),
+        ]
+    )
 
 
 async def _store(request: Request, folder: Path, name: str) -> None:
@@ -63,7 +75,3 @@ def _finish(file: BinaryIO, block: bytes, partial: Path, target: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _record(redis: Redis, name: str) -> bytes:
-    return redis.get(record_key(name)) or b""

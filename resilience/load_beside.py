@@ -10,20 +10,20 @@ from resilience.load_plan import Plan
 from resilience.load_service import FORM_TYPE, Running, form, submit
 from resilience.load_verdict import Verdict
 
-GATEWAY, BARE = "gateway", "bare Starlette"
+GATEWAY, BARE, THREADED = "gateway", "bare Starlette", "bare Starlette on a thread"
 LEAST = 0.8
 MIB = 2**20
 CPU = Metric("processor time", "ms a request", higher_is_better=False)
 
 
 def beside(running: Running, plan: Plan, verdict: Verdict) -> None:
-    """A clip of 4 MiB and a poll are held to the goal. The smallest clips are told: there is little to them but the
-    fixed cost of a request, a record and a job, of which the bare endpoint has none."""
+    """Clips of every size and polls are held to the goal; what a poll is beside a bare one on a thread is told."""
     for size, requests in plan.submits:
         samples = _submits(running, size, requests, plan)
-        held = size >= 4 * MIB
-        _tell(verdict, f"submit {size / MIB:g} MiB", samples, held=held)
-    _tell(verdict, "poll", _polls(running, plan), held=True)
+        _tell(verdict, f"submit {size / MIB:g} MiB", samples)
+    polls = _polls(running, plan)
+    _tell(verdict, "poll", polls)
+    _tell(verdict, "poll beside a thread's", polls, beside=THREADED, held=False)
     running.empty()
 
 
@@ -53,6 +53,7 @@ def _polls(running: Running, plan: Plan) -> Samples:
     asked = {
         GATEWAY: (running.url, running.gateway_pid, get(place)),
         BARE: (running.bare_url, running.bare_pid, get("/" + place.rsplit("/", 1)[1])),
+        THREADED: (running.bare_url, running.bare_pid, get("/threaded/" + place.rsplit("/", 1)[1])),
     }
     arms = {
         name: lambda _, to=to: _drive(*to, 200, plan.polls, plan.connections) for name, to in asked.items()
@@ -74,9 +75,9 @@ def _drive(url: str, pid: int, request: bytes, wanted: int, requests: int, conne
     return {**found.figures(), CPU: 1000 * spent / requests}
 
 
-def _tell(verdict: Verdict, what: str, samples: Samples, *, held: bool) -> None:
+def _tell(verdict: Verdict, what: str, samples: Samples, *, beside: str = BARE, held: bool = True) -> None:
     for metric in (RATE, MEDIAN, TAIL, CPU):
-        row: Row = samples.row(GATEWAY, BARE, metric)
+        row: Row = samples.row(GATEWAY, beside, metric)
         ratio = row.ratio
         figure = f"{row.value.median:.1f} beside {row.baseline.median:.1f} {metric.unit}, ratio "
         figure += f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"

@@ -26,6 +26,7 @@ class Evidence:
     stuck: list[str]
     books: dict[str, int]  # what the queue's lists still hold
     orphans: list[str]
+    unasked: list[str]  # records that no 202 named: a repeated request was done twice
     survivors: list[int]
     fewest_jobs: int
 
@@ -57,6 +58,7 @@ def judge(seen: Evidence) -> Verdict:
         *(f"{summary_id} is stuck" for summary_id in seen.stuck),
         *(f"the queue's {name} still holds {count}" for name, count in seen.books.items() if count),
         *(f"{name} belongs to no summary" for name in seen.orphans),
+        *(f"{summary_id} was made beside the one that was asked for" for summary_id in seen.unasked),
         *(f"process {pid} was left" for pid in seen.survivors),
         *others,
     ]
@@ -74,6 +76,7 @@ def judge(seen: Evidence) -> Verdict:
         "jobs_with_two_results": len({*twice, *(line.split()[0] for line in changed)}),
         "jobs_stuck": len(seen.stuck),
         "orphaned_blobs": len(seen.orphans),
+        "jobs_nobody_asked_for": len(seen.unasked),
         "orphaned_processes": len(seen.survivors),
         "most_attempts": max((end["attempts"] for end in seen.ends.values()), default=0),
         "faults": len(told),

@@ -87,7 +87,10 @@ class GatewayMetrics:
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its media type, as the Accept header wants it."""
-        encode, media_type = choose_encoder(accept)
+        try:
+            encode, media_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # it asks for a version that is none
+            encode, media_type = choose_encoder("")
         return encode(self._scraped), media_type
 
 

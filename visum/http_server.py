@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 import time
@@ -33,7 +34,10 @@ class HttpServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     def serve_until_told(self) -> None:
-        """Run. Exits the process with status 3, as uvicorn does, where the port cannot be had."""
+        """Run, with as many open files as there may be: each connection is one. Exits the process with status 3, as
+        uvicorn does, where the port cannot be had."""
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.run()
         if not self.started:
             sys.exit(3)

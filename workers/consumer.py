@@ -270,7 +270,8 @@ class Consumer(BaseWorker):
                 alone=self._suspect(job.id),
                 look_s=self._pace.watch_s,
             )
-            execution = self.prepare_execution(job)
+            with self._renewing:  # it is known here a moment before it is in Redis
+                execution = self.prepare_execution(job)
         except redis.exceptions.RedisError:
             log.warning("job %s could not be leased, recovery will bring it back", job.id, exc_info=True)
             return
@@ -314,26 +315,38 @@ class Consumer(BaseWorker):
 
         The process is listed again too: another worker takes one that was silent for long off the list.
         """
-        executions = list(self.executions.values())
-        with self.connection.pipeline(transaction=False) as pipeline:
-            for (
-                execution
-            ) in executions:  # by itself: a Redis that is full takes this, and nothing of the rest
-                pipeline.expire(execution.key, self._lease_s)
-            pipeline.execute()
         registry: StartedJobRegistry = self._queue.started_job_registry
         slots = self._offered()
-        with self._renewing, self.connection.pipeline() as pipeline:
-            register(self, pipeline)
-            self.heartbeat(pipeline=pipeline)
-            pipeline.hset(self.key, SLOTS_FIELD, slots)
-            for execution in executions:
-                execution.heartbeat(registry, self._lease_s, pipeline=pipeline)
-            pipeline.execute()
+        with self._renewing:
+            executions = self._held()
+            with self.connection.pipeline() as pipeline:
+                register(self, pipeline)
+                self.heartbeat(pipeline=pipeline)
+                pipeline.hset(self.key, SLOTS_FIELD, slots)
+                for execution in executions:
+                    execution.heartbeat(registry, self._lease_s, pipeline=pipeline)
+                pipeline.execute()
             self._listed_slots = slots
         for execution in executions:
             if self.connection.zscore(registry.key, execution.composite_key) is None:
                 self._lose(execution)
+
+    def _held(self) -> list[Execution]:
+        """The executions of this process whose leases are alive, moved on. They are moved by themselves: a Redis that
+        is full takes this, and nothing of the rest.
+
+        A lease that has run out, as while this process was paused, is not called to life again: somebody may be taking
+        the job over just now, this process's own recovery among them.
+        """
+        executions = list(self.executions.values())
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for execution in executions:
+                pipeline.expire(execution.key, self._lease_s)
+            alive = pipeline.execute()
+        for execution, is_alive in zip(executions, alive, strict=True):
+            if not is_alive:
+                self._lose(execution)
+        return [execution for execution, is_alive in zip(executions, alive, strict=True) if is_alive]
 
     def _offered(self) -> int:
         """How many jobs gateways may count on this worker for: none where it takes none."""

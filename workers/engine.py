@@ -56,10 +56,9 @@ class Engine:
 
     While it lives, the A and B of the experts in the language model are views into its step's stacks.
 
-    `tensor_threads` is for the CPU: how many threads each operation of a large model takes, and of a small one's
-    prefill while nothing is decoded; None for as many as torch takes by itself. They spin from one operation to the
-    next only where no other thread of the process has tensor threads too: the OpenMP runtime sends all of them to
-    sleep when there are more than cores.
+    `tensor_threads` is for a large model on the CPU: how many threads each of its operations takes, None for as many
+    as torch takes by itself. They spin from one operation to the next only where no other thread of the process has
+    tensor threads too: the OpenMP runtime sends all of them to sleep when there are more than cores.
     """
 
     def __init__(
@@ -141,21 +140,20 @@ class Engine:
             self._try_decode()
 
     def _run_prefills(self) -> None:
+        self._share_the_cores()
         while self._await(lambda: self._line.looks or self._line.admissible()):
-            self._take_cores(1 if self._line.rows or self._line.ready else self._tensor_threads)
             self._try_prefill()
 
     def _run_decoding(self) -> None:
-        self._take_cores(1)
+        self._share_the_cores()
         while self._await(lambda: self._line.rows or self._line.ready):
             self._try_decode()
 
-    def _take_cores(self, count: int) -> None:
-        """Of two threads on the CPU each takes one core: a small model's decode step is over before a second tensor
-        thread has begun, and where cores are taken every operation would wait for it. A prefill while nothing is
-        decoded has them all."""
+    def _share_the_cores(self) -> None:
+        """Of two threads on the CPU each takes one core: a small model's products are over before a second tensor
+        thread has begun, and where cores are taken every operation would wait for it."""
         if self._device.type == "cpu":
-            _take_tensor_threads(count)
+            _take_tensor_threads(1)
 
     def _try_prefill(self) -> None:
         try:

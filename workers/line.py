@@ -121,7 +121,10 @@ class Line:
         tokens, limit = sequence.request.prompt.tokens, self._length
         if tokens < limit:
             return True
-        message = f"The video makes {tokens} tokens, the model reads {limit} at most."
+        message = (
+            f"The video and the words beside it make {tokens} tokens, the model reads {limit} at most: send a shorter "
+            "video or shorter instructions."
+        )
         sequence.future.set_exception(JobFailure(Code.VIDEO_TOO_LONG, message))
         return False
 

@@ -216,8 +216,9 @@ class Pipeline:
             unsound.add(chosen.selected)
 
     def _vision_key(self, record: SummaryRecord, adapter: PinnedAdapter) -> Hashable:
-        """All that the vision tower's features of this video depend on."""
-        return record.request.sha256, self._prompts.frame_plan(), adapter.vision
+        """All that the vision tower's features of this video depend on; and whose they are: by an answer that comes
+        sooner a tenant would know that another has sent the same video."""
+        return record.request.sha256, record.tenant, self._prompts.frame_plan(), adapter.vision
 
     def _generate(
         self, record: SummaryRecord, prompt: Prompt, adapter: PinnedAdapter, control: JobControl

@@ -31,6 +31,7 @@ def _evidence(**fields: Any) -> Evidence:
         stuck=[],
         books={"waiting list": 0},
         orphans=[],
+        unasked=[],
         survivors=[],
         fewest_jobs=1,
     )
@@ -53,6 +54,7 @@ def test_promises_that_held_are_fine() -> None:
         ({"stuck": ["a"]}, "a is stuck"),
         ({"books": {"waiting list": 1}}, "the queue's waiting list still holds 1"),
         ({"orphans": ["b"]}, "b belongs to no summary"),
+        ({"unasked": ["b"]}, "b was made beside the one that was asked for"),
         ({"survivors": [7]}, "process 7 was left"),
         ({"problems": ["GET a: 410"]}, "GET a: 410"),
         ({"fewest_jobs": 2}, "1 jobs were accepted, 2 are needed"),

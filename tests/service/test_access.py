@@ -11,7 +11,7 @@ from service.app import create_app
 from service.settings import GatewaySettings
 from tests.service.callers import CallerWithKey
 from tests.service.conftest import RunningGateway, StartGateway, running
-from tests.service.wire import MP4, connection, eventually, file_begins, post_head, status_of
+from tests.service.wire import FORM_ENDS, MP4, connection, eventually, file_begins, post_head, status_of
 
 NOWHERE = "unix:///nonexistent/valkey.sock"
 ROUTES = [
@@ -90,6 +90,18 @@ class TestKeys:
         ApiKeys(guarded.parts.redis).revoke(caller.key.id)
         eventually(lambda: caller.get("/summaries").status_code == 401, seconds=2)
         assert other.get("/summaries").status_code == 200
+
+    def test_a_key_that_is_revoked_during_its_upload_queues_nothing(self, guarded: RunningGateway) -> None:
+        caller = CallerWithKey(guarded, "acme")
+        body = file_begins() + MP4 + FORM_ENDS
+        with connection(guarded.url) as wire:
+            wire.sendall(caller.post_head(len(body)) + body[:200])
+            eventually(lambda: len(guarded.parts.upload_room.counting("acme")) == 1)
+            ApiKeys(guarded.parts.redis).revoke(caller.key.id)
+            eventually(lambda: caller.get("/summaries").status_code == 401, seconds=2)
+            wire.sendall(body[200:])
+            assert status_of(wire) == 401
+        assert (guarded.parts.queue.job_ids, guarded.files()) == ([], [])
 
     def test_a_key_holds_at_every_gateway(self, guarded: RunningGateway, start_gateway: StartGateway) -> None:
         caller = CallerWithKey(guarded, "acme")

@@ -145,6 +145,15 @@ class TestMetrics:
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
         assert answer.text.endswith("# EOF\n")
 
+    @pytest.mark.parametrize("version", ["abc", '"1.0.0"', "\xff"])
+    def test_a_version_that_is_none_is_answered_in_the_usual_one(
+        self, gateway: RunningGateway, version: str
+    ) -> None:
+        accept = f"application/openmetrics-text; version={version}".encode("latin-1")
+        answer = gateway.http.get("/metrics", headers={"Accept": accept})
+        assert answer.status_code == 200
+        assert "visum_queue_depth" in answer.text
+
     def test_one_scrape_holds_what_every_process_of_the_machine_counted(
         self, redis_url: str, tmp_path: Path
     ) -> None:

@@ -51,6 +51,11 @@ RUN = "os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)"
 SIGNAL = "os.kill(os.getppid(), 0)"
 TRACE = "call('ptrace', 0, 0, 0, 0)"
 MAP_CODE = "mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC)"
+PAGE = "page = mmap.mmap(-1, 4096)"
+MAKE_CODE = "call('mprotect', ctypes.addressof(ctypes.c_char.from_buffer(page)), 4096, mmap.PROT_READ | mmap.PROT_EXEC)"
+EXECUTE = "os.execv('/bin/sh', ['sh', '-c', 'echo done >&2'])"
+READ_ANOTHERS = "call('process_vm_readv', os.getppid(), 0, 0, 0, 0, 0)"
+OPEN_ANEW = "call('syscall', 437, -100, b'/', ctypes.create_string_buffer(24), 24)"
 URING = "call('syscall', 425, 1, ctypes.create_string_buffer(120))"
 NEW_SOCKET = "socket.socket()"
 SOCKET = "way = socket.socket()"
@@ -89,6 +94,10 @@ ATTEMPTS = [
     Attempt(Layer.SECCOMP, SIGNAL, "EPERM"),
     Attempt(Layer.SECCOMP, TRACE, "EPERM"),
     Attempt(Layer.SECCOMP, MAP_CODE, "EPERM"),
+    Attempt(Layer.SECCOMP, MAKE_CODE, "EPERM", before=PAGE),
+    Attempt(Layer.SECCOMP, EXECUTE, "EPERM"),
+    Attempt(Layer.SECCOMP, READ_ANOTHERS, "EPERM"),
+    Attempt(Layer.SECCOMP, OPEN_ANEW, "EPERM"),
     Attempt(Layer.SECCOMP, URING, "EPERM"),
     Attempt(Layer.SECCOMP, ANOTHER_NAMESPACE, "EPERM"),
     Attempt(Layer.LANDLOCK, OPEN, "EACCES"),
@@ -181,6 +190,13 @@ def told(inside: Inside) -> dict[tuple[Attempt, str], str]:
         # Whoever was let make it has left it there for the next one to be refused.
         (inside.folder / "new").unlink(missing_ok=True)
     return found
+
+
+def test_no_picture_of_its_memory_is_left_where_it_dies(inside: Inside) -> None:
+    dump = "resource.setrlimit(resource.RLIMIT_CORE, (4096, 4096))"
+    asked = "resource.getrlimit(resource.RLIMIT_CORE) == (0, 0) or os.open('/dumped', os.O_RDONLY)"
+    assert inside.try_(asked, before=dump) == "ENOENT"
+    assert inside.try_(asked, enter=_alone(Layer.LIMITS), before=dump) == "done"
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=str)

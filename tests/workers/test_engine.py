@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 
 import pytest
 import torch
@@ -25,7 +24,7 @@ from tests.workers.requests import (
 from workers.engine import Engine, EngineLimits
 from workers.prefill import Look, Prefill
 from workers.prompt import Prompt
-from workers.request import EngineAnswer, EngineBroken, EngineClosed, RequestStopped
+from workers.request import EngineBroken, EngineClosed, RequestStopped
 from workers.token_step import TokenStep
 
 FOUR = 4
@@ -434,33 +433,3 @@ def test_the_tensor_threads_are_its_threads_alone(
     assert counts == {3}
     assert torch.get_num_threads() == 1
     torch.set_num_threads(1)  # threads that are new take what was set last
-
-
-def test_a_prefill_has_all_tensor_threads_while_nothing_is_decoded_and_one_beside_decoding(
-    backbone: Backbone,
-) -> None:
-    prefills: list[int] = []
-    steps: set[int] = set()
-    prefilled = threading.Event()
-    later: list[Future[EngineAnswer]] = []
-
-    def note_prefill(done: int, total: int) -> None:
-        prefills.append(torch.get_num_threads())
-        if done == total and later:
-            prefilled.set()
-
-    def while_decoding(done: int, total: int) -> None:
-        steps.add(torch.get_num_threads())
-        if not later:
-            later.append(engine.submit(request_of(backbone, 1, on_prefill=note_prefill)))
-            assert prefilled.wait(60)
-
-    engine = Engine(backbone, None, EngineLimits(max_batch=2), tensor_threads=3)
-    engine.start()
-    first = engine.submit(request_of(backbone, 0, on_prefill=note_prefill, on_token=while_decoding))
-    first.result(60)
-    later[0].result(60)
-    engine.close()
-    torch.set_num_threads(1)  # threads that are new take what was set last
-    assert prefills == [3, 3, 1, 1]
-    assert steps == {1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,8 @@ from model_store.manifest import WEIGHTS_FILE
 from tests.workers.adapters import publish_random
 from tests.workers.service import Service, wait_until
 from tests.workers.videos import blobs, write_video
+from workers.adapter_desk import PinnedAdapter
+from workers.pipeline import Pipeline
 
 
 def test_a_video_becomes_a_summary(running: Service, video: Path) -> None:
@@ -34,6 +37,18 @@ def test_what_is_made_of_a_deleted_video_is_let_go_of(running: Service, video: P
     running.store.delete(summary_id)
     told = "let go of the features of"
     wait_until(lambda: told in running.logs(), "the worker lets go of the features")
+
+
+def test_what_was_seen_for_one_tenant_is_not_used_for_another(running: Service, video: Path) -> None:
+    record = running.store.get(running.submit(video))
+    pipeline = object.__new__(Pipeline)
+    pipeline._prompts = SimpleNamespace(frame_plan=lambda: None)
+    mine, theirs = (
+        pipeline._vision_key(record.model_copy(update={"tenant": tenant}), PinnedAdapter())
+        for tenant in ("acme", "rival")
+    )
+    assert mine != theirs
+    assert mine[0] == theirs[0] == record.request.sha256  # by which it is let go of
 
 
 def test_an_adapter_answers_with_its_gates(running: Service, video: Path) -> None:

@@ -160,3 +160,18 @@ def test_a_redis_that_is_full_for_longer_than_a_lease_takes_nobodys_job(
         service.redis.config_set("maxmemory", "0")
     record = service.ended(summary_id, timeout_s=90)
     assert (record.status, record.attempts) == (Status.SUCCEEDED, 1), service.logs()
+
+
+def test_a_worker_that_was_paused_past_its_lease_with_nobody_to_take_over_does_its_jobs_again_and_no_more(
+    service: Service, video: Path
+) -> None:
+    worker = service.start_worker(step_s=0.1, **QUICK)
+    ids = [service.submit(video, max_new_tokens=60) for _ in range(2)]
+    wait_until(lambda: all(service.generating(one) for one in ids), "both generate")
+    worker.send_signal(signal.SIGSTOP)
+    wait_until(lambda: not service.redis.keys("rq:execution:*"), "their leases are over")
+    worker.send_signal(signal.SIGCONT)
+    records = [service.ended(one, timeout_s=90) for one in ids]
+    assert [(record.status, record.attempts) for record in records] == [(Status.SUCCEEDED, 2)] * 2
+    wait_until(lambda: service.redis.zcard(service.queue.started_job_registry.key) == 0, "no lease is left")
+    assert "Traceback" not in service.logs()
