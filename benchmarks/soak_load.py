@@ -132,6 +132,7 @@ class Load:
                     self.problems.append(f"{summary_id} {problem}")
                 ends["deleted" if booking.deletion == "deleted" else str(record.get("status"))] += 1
                 ends["by a published version"] += _version(record) > 1
+                ends["an empty answer"] += (record.get("error") or {}).get("code") == "model.empty_answer"
         return ends
 
     # -- one kind of traffic each ---------------------------------------------------------------

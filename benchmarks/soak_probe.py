@@ -6,14 +6,16 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 
 from contract.folders import blob_folder, store_folder
+from visum.valkey import EmbeddedValkey
 
 PROC, SHARED_MEMORY = Path("/proc"), Path("/dev/shm")
 #: What a process is, by what its command line contains; the first that fits.
@@ -45,24 +47,27 @@ class Usage:
 
 @dataclass(frozen=True)
 class Files:
-    """What lies about: uploads, and half-written ones; bytes on disk; names in our TMPDIR and in /dev/shm."""
+    """What lies about: uploads, half-written ones; bytes on disk; names in our TMPDIR and in /dev/shm; and every file
+    of the data folder that is none of an upload's, of Valkey's or of an adapter's."""
 
     blobs: int
     partials: int
     bytes: Mapping[str, int]
     temporary: tuple[str, ...]
     shared_memory: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sample:
     """One look at everything, `at_s` seconds after the first. `gauges` are the service's own, and its `COUNTS`, by name
-    and labels."""
+    and labels; `keys` how many of each kind are in Redis."""
 
     at_s: float
     parts: Mapping[str, Usage]
     files: Files
     gauges: Mapping[str, float]
+    keys: Mapping[str, int] = field(default_factory=dict)
 
 
 class Probe:
@@ -71,14 +76,16 @@ class Probe:
     def __init__(self, pid: int, url: str, data: Path, temporary: Path) -> None:
         self._pid, self._data, self._temporary = pid, data, temporary
         self._http = httpx.Client(base_url=url, timeout=60.0, trust_env=False)
+        self._redis = Redis.from_url(EmbeddedValkey(data / "valkey").url)
         self._began = time.monotonic()
 
     def close(self) -> None:
         self._http.close()
+        self._redis.close()
 
     def sample(self) -> Sample:
         files = files_of(self._data, self._temporary)
-        return Sample(time.monotonic() - self._began, self.parts(), files, self.gauges())
+        return Sample(time.monotonic() - self._began, self.parts(), files, self.gauges(), self.keys())
 
     def parts(self) -> dict[str, Usage]:
         """Part → what its processes use now."""
@@ -87,6 +94,10 @@ class Probe:
             name = part_of(command)
             found[name] = found.get(name, Usage()) + usage_of(pid)
         return found
+
+    def keys(self) -> Counter[str]:
+        """`visum:summary` → how many keys begin so, of every kind."""
+        return Counter(b":".join(key.split(b":")[:2]).decode() for key in self._redis.scan_iter(count=1000))
 
     def pids(self) -> dict[int, str]:
         """pid → command line of the service and everything that it started."""
@@ -171,8 +182,15 @@ def files_of(data: Path, temporary: Path) -> Files:
         "all": data,
     }
     sizes = {name: _bytes_in(folder) for name, folder in folders.items()}
+    known = [folders["blobs"], folders["valkey"], folders["store"]]
+    others = (path for path in data.rglob("*") if path.is_file() and not any(map(path.is_relative_to, known)))
     return Files(
-        len(blobs) - partials, partials, sizes, tuple(_names(temporary)), tuple(_names(SHARED_MEMORY))
+        len(blobs) - partials,
+        partials,
+        sizes,
+        tuple(_names(temporary)),
+        tuple(_names(SHARED_MEMORY)),
+        tuple(sorted(str(path.relative_to(data)) for path in others)),
     )
 
 

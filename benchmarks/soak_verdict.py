@@ -27,8 +27,14 @@ ZERO_WHILE_IDLE = {
     "visum_adapter_slots{state=pinned}": "pinned adapters",
     "visum_engine_rows{state=used}": "engine rows in use",
 }
+RESIDENT = "visum_adapter_slots{state=resident}"
 FLAT_PARTS = ("serve", "gateway", "worker")
-"""Valkey keeps every record for its retention and may grow by them: its growth is told, not judged."""
+"""Valkey keeps every record for its retention and may grow by them, by no more than MOST_BYTES_A_SUMMARY each."""
+MOST_BYTES_A_SUMMARY = 12 * 1024
+KEYS_SLACK = 40
+"""Keys of a kind that may be more after the load than before it: indexes by status and domain, executions' notes."""
+EMPTY_ANSWERS_SHARE = 0.001
+"""Of what is accepted, so many sampled answers, and one more, may end before their first word."""
 SHORTEST_JUDGED_S = 300.0
 """A shorter run is over before its memory could settle: memory is then told, not judged."""
 MUST_HAVE_HAPPENED = {
@@ -133,6 +139,11 @@ def judge(seen: Evidence) -> Verdict:
 def _judge_summaries(seen: Evidence, verdict: Verdict) -> None:
     verdict.hold(seen.unfinished == 0, f"{seen.unfinished} summaries wait or run still")
     verdict.hold(not seen.problems, f"{len(seen.problems)} problems, the first: {list(seen.problems[:5])}")
+    empty, accepted = seen.ends.get("an empty answer", 0), seen.counts.get("accepted", 0)
+    verdict.hold(
+        empty <= 1 + EMPTY_ANSWERS_SHARE * accepted,
+        f"{empty} of {accepted} summaries ended as an empty answer",
+    )
     dry = sum(depth == 0 for depth in seen.depths)
     verdict.hold(
         dry <= DRY_SHARE * len(seen.depths),
@@ -157,8 +168,28 @@ def _judge_leftovers(seen: Evidence, verdict: Verdict) -> None:
     if seen.seconds >= SHORTEST_JUDGED_S:
         for series, otherwise in MUST_HAVE_HAPPENED.items():
             verdict.hold(idle.get(series, 0) > 0, otherwise)
+    resident = [sample.gauges.get(RESIDENT) for sample in (seen.before, seen.after)]
+    verdict.hold(
+        resident[0] == resident[1],
+        f"{resident[1]} adapters are resident while idle, {resident[0]} before: a slot is lost",
+    )
+    others = sorted(set(files.others) - set(seen.before.files.others))
+    verdict.hold(not others, f"files are left in the data folder: {others[:5]}")
+    _judge_keys(seen, kept, verdict)
     free = [sample.gauges.get("visum_worker_slots_free") for sample in (seen.before, seen.after)]
     verdict.hold(free[0] == free[1], f"{free[1]} slots are free while idle, {free[0]} before")
+
+
+def _judge_keys(seen: Evidence, kept: int, verdict: Verdict) -> None:
+    """A record for every summary that is kept, a tombstone for every deleted one, and nothing of any other kind."""
+    before, after = seen.before.keys, seen.after.keys
+    wanted = {"visum:summary": kept, "visum:tombstone": seen.ends.get("deleted", 0)}
+    for kind in sorted({*after, *wanted}):
+        most = wanted.get(kind, before.get(kind, 0) + KEYS_SLACK)
+        verdict.hold(
+            after.get(kind, 0) <= most, f"{after.get(kind, 0)} keys {kind}:… in Redis, at most {most} wanted"
+        )
+    verdict.figures["keys"] = dict(after)
 
 
 def decoding(sample: Sample) -> int:
@@ -184,7 +215,10 @@ def _judge_memory(seen: Evidence, verdict: Verdict) -> None:
     stored = seen.after.files.blobs - seen.before.files.blobs
     grown = seen.after.parts.get("valkey", Usage()).pss - seen.before.parts.get("valkey", Usage()).pss
     verdict.figures |= {"memory_judged": judged, "memory_mib": memory}
-    verdict.figures["valkey_bytes_per_summary"] = round(grown / stored) if stored else None
+    each = round(grown / stored) if stored else None
+    verdict.figures["valkey_bytes_per_summary"] = each
+    if judged and each is not None:
+        verdict.hold(each <= MOST_BYTES_A_SUMMARY, f"Valkey grew by {each} bytes a summary that is kept")
     workers = [(sample.at_s, sample.parts["worker"]) for sample in seen.samples if "worker" in sample.parts]
     verdict.figures["worker_by_second"] = [
         [round(at), _mib(usage.anonymous), usage.fds, usage.threads] for at, usage in workers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -58,9 +59,6 @@ def _compare(case: Case, folder: Path, tokens: int, rounds: int) -> Row:
 def _xlora(case: Case, folder: Path, tokens: int) -> Arm:
     """X-LoRA with the experts of the first domain; its classifier is fresh, which costs what a trained one does."""
     model = case.twin().model
-    model.config.use_cache = (
-        False  # X-LoRA demands it: every token is a pass over all that came before, twice
-    )
     adapter = next(iter(case.adapters.values()))
     config = XLoraConfig(
         hidden_size=model.config.text_config.hidden_size,
@@ -73,7 +71,10 @@ def _xlora(case: Case, folder: Path, tokens: int) -> Arm:
     inputs = batch_inputs([case.clips[0].prompt], model.device)
 
     def run(_: int) -> dict:
-        figures = timed(lambda **more: wrapped.generate(**inputs, **more), inputs["input_ids"], tokens)[1]
+        # X-LoRA demands it: every token is a pass over all that came before, twice. With a cache both passes would
+        # lie in one, and the second read the first.
+        answer = partial(wrapped.generate, **inputs, use_cache=False)
+        figures = timed(answer, inputs["input_ids"], tokens)[1]
         return {WHOLE: figures[WHOLE]}
 
     return run

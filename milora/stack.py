@@ -33,7 +33,7 @@ class Places:
     """Where the B rows of a step stand when they are grouped by slot.
 
     The W slots, counted from 0, are those from ``low`` on, or ``gathered`` (W,). ``order`` (W·m,) is the row at each
-    place, ``taken`` (W·m, 1) is zero where the place is unused, and ``where`` (B,) is each row's place. The three are
+    place, any where it is unused, and ``where`` (B,) is each row's place: of the others nothing is read. Both are
     ``None`` when the rows stand in that order already and every place is used.
     """
 
@@ -42,7 +42,6 @@ class Places:
     each: int
     gathered: Tensor | None = None
     order: Tensor | None = None
-    taken: Tensor | None = None
     where: Tensor | None = None
 
     @classmethod
@@ -73,7 +72,6 @@ class Places:
             each,
             gathered,
             torch.tensor([max(row, 0) for row in order], device=device),
-            torch.tensor([[float(row >= 0)] for row in order], device=device),
             torch.tensor([where[row] for row in range(len(slots))], device=device),
         )
 
@@ -151,7 +149,7 @@ class ExpertStack:
             blocks = tuple((B[one], ranks, columns) for B, ranks, columns in self.blocks)
             return OneDomain(self.A[one].t(), blocks, weights.to(self.A.dtype))
         if places.order is not None:
-            weights = weights.index_select(0, places.order) * places.taken.to(weights.dtype)
+            weights = weights.index_select(0, places.order)
         grouped = weights.to(self.A.dtype).view(places.width, places.each, -1)
         blocks = tuple((places.of_slots(B), ranks, columns) for B, ranks, columns in self.blocks)
         return ArrangedExperts(places.of_slots(self.A).transpose(1, 2), blocks, grouped, places)

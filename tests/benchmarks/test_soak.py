@@ -13,7 +13,15 @@ import pytest
 from benchmarks.soak import main
 from benchmarks.soak_load import Booking
 from benchmarks.soak_probe import PROC, Files, Sample, Usage, part_of, process_tree, usage_of
-from benchmarks.soak_verdict import MIB, MUST_HAVE_HAPPENED, ZERO_WHILE_IDLE, Evidence, judge, trend
+from benchmarks.soak_verdict import (
+    MIB,
+    MUST_HAVE_HAPPENED,
+    RESIDENT,
+    ZERO_WHILE_IDLE,
+    Evidence,
+    judge,
+    trend,
+)
 
 MINUTES = 30
 NOISE = (0.0, 3.0, -2.0, 1.0, 4.0, -3.0)
@@ -94,8 +102,9 @@ def _sample(at_s: float, worker_mib: float = 500, **fields: Any) -> Sample:
     parts = {"serve": Usage(1, 1, 1, 1, 1, 1), "gateway": Usage(1, 1, 1, 1, 1, 1), "worker": worker}
     files = Files(blobs=0, partials=0, bytes={}, temporary=(), shared_memory=())
     counts = dict.fromkeys(MUST_HAVE_HAPPENED, 1.0)
-    gauges = {"visum_worker_slots_free": 8.0, **dict.fromkeys(ZERO_WHILE_IDLE, 0.0), **counts}
-    return replace(Sample(at_s, parts, files, gauges), **fields)
+    gauges = {"visum_worker_slots_free": 8.0, **dict.fromkeys(ZERO_WHILE_IDLE, 0.0), RESIDENT: 3.0, **counts}
+    keys = {"visum:index": 12, "visum:service": 1}
+    return replace(Sample(at_s, parts, files, gauges, keys), **fields)
 
 
 def _evidence(leak: float = 0.0, **fields: Any) -> Evidence:
@@ -132,6 +141,7 @@ def test_a_soak_in_which_nothing_went_wrong_is_fine() -> None:
         (_evidence(problems=("01K ended as running",)), "1 problems"),
         (_evidence(depths=(12, 0)), "no saturation"),
         (_evidence(ends={"succeeded": 2}), "3 videos are stored for 2 summaries"),
+        (_evidence(ends={"succeeded": 3, "an empty answer": 2}), "2 of 4 summaries ended as an empty answer"),
         (_evidence(exit_code=None), "SIGTERM ended the service with None"),
         (_evidence(restarted=("visum worker",)), "ended under load"),
         (_evidence(survivors=("visum worker",)), "outlived the service"),
@@ -153,6 +163,12 @@ def test_whatever_went_wrong_is_told(evidence: Evidence, words: str) -> None:
         ),
         ({"gauges": {"visum_worker_slots_free": 8.0}}, "nothing tells of pinned adapters"),
         ({"gauges": {"visum_worker_slots_free": 8.0}}, "no request ever stood in line for an adapter slot"),
+        ({"gauges": {RESIDENT: 2.0}}, "2.0 adapters are resident while idle, 3.0 before"),
+        ({"keys": {"visum:summary": 4}}, "4 keys visum:summary:… in Redis, at most 3 wanted"),
+        ({"keys": {"visum:tombstone": 2}}, "2 keys visum:tombstone:… in Redis, at most 1 wanted"),
+        ({"keys": {"rq:job": 41}}, "41 keys rq:job:… in Redis, at most 40 wanted"),
+        ({"files": Files(3, 0, {}, (), (), ("left",))}, "files are left in the data folder: ['left']"),
+        ({"parts": {"valkey": Usage(1, 1, 1, 100_000, 1, 1)}}, "Valkey grew by 33333 bytes a summary"),
         ({"files": Files(3, 1, {}, (), ())}, "1 half-written uploads are left"),
         ({"files": Files(3, 0, {}, ("upload-7",), ())}, "temporary files are left: ['upload-7']"),
         ({"parts": {"decoding": Usage(1, 1, 1, 1, 1, 1)}}, "1 decoding processes while idle"),

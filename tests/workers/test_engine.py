@@ -63,9 +63,35 @@ def test_a_repetition_penalty_of_the_checkpoint_is_kept(
 ) -> None:
     plain = _stock(backbone, prompt_of(backbone, 0))
     monkeypatch.setattr(backbone.model.generation_config, "repetition_penalty", 1.8)
-    expected = _stock(backbone, prompt_of(backbone, 0))
-    found = answers(engine_of(backbone), [request_of(backbone, 0), request_of(backbone, 1)])[0]
-    assert list(found.token_ids) == expected != plain
+    lengths = [12, 24, 24, 48]  # the last one moves into the first one's row, with all that it has seen
+    expected = [
+        _stock(backbone, prompt_of(backbone, seed), max_new_tokens=tokens)
+        for seed, tokens in enumerate(lengths)
+    ]
+    requests = [request_of(backbone, seed, max_new_tokens=tokens) for seed, tokens in enumerate(lengths)]
+    assert [list(answer.token_ids) for answer in answers(engine_of(backbone), requests)] == expected
+    assert expected[0] != plain
+
+
+def test_a_sampled_answer_is_drawn_token_by_token_from_the_stock_models_logits(backbone: Backbone) -> None:
+    found = answers(engine_of(backbone), [request_of(backbone, 0, seed=7)])[0].token_ids
+    prompt = prompt_of(backbone, 0)
+    draws = torch.rand(NEW_TOKENS, generator=torch.Generator().manual_seed(7), dtype=torch.double)
+    told: list[int] = []
+    with torch.no_grad():
+        for draw in draws[: len(found)]:
+            ids = torch.cat([prompt.input_ids, torch.tensor(told, dtype=torch.long)])
+            logits = backbone.model(
+                input_ids=ids[None],
+                pixel_values_videos=prompt.pixel_values,
+                video_grid_thw=prompt.grid_thw,
+                video_merge_sizes=prompt.merge_sizes,
+                video_compression_mask=prompt.compression_mask,
+            ).logits[0, -1]
+            values, likeliest = logits.double().sort(descending=True, stable=True)
+            reached = values[:50].softmax(0).cumsum(0)
+            told.append(int(likeliest[int((reached <= draw * reached[-1]).sum())]))
+    assert told == list(found)
 
 
 def test_eight_videos_over_four_domains_get_the_tokens_they_get_alone(

@@ -1,4 +1,5 @@
-"""The engine against stock `generate`: a hundred random schedules, every answer token for token."""
+"""The engine against stock `generate`: a hundred random schedules, every greedy answer token for token; a sampled one
+against the engine that has nothing else to do (how it is drawn: `test_engine.py`)."""
 
 from __future__ import annotations
 
