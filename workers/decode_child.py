@@ -119,7 +119,7 @@ def _info(
         fps=timeline.fps,
         duration_s=float(timeline.duration_s),
         frame_count=len(timeline.pts),
-        rotation=frame.rotation,
+        rotation=frame.rotation if abs(frame.rotation) <= 360 else 0,  # of a matrix that turns nothing
         count=count,
         frame_height=height,
         frame_width=width,
