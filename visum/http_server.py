@@ -37,7 +37,8 @@ class HttpServer(uvicorn.Server):
         """Run, with as many open files as there may be: each connection is one. Exits the process with status 3, as
         uvicorn does, where the port cannot be had."""
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        if most != resource.RLIM_INFINITY:  # which macOS says and does not take
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.run()
         if not self.started:
             sys.exit(3)

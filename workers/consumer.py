@@ -357,7 +357,7 @@ class Consumer(BaseWorker):
         self.connection.delete(execution.key)
         control = self._controls.get(execution.job_id)
         if control is not None and execution.id in self.executions:
-            log.warning("job %s was given to another worker, this run of it stops", execution.job_id)
+            log.warning("job %s lost its lease, this run of it stops", execution.job_id)
             control.request_stop(StopReason.LEASE_LOST)
 
     def watch_jobs(self) -> None:

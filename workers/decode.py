@@ -24,6 +24,7 @@ from workers.decode_memory import FrameMemory, StillWritable
 from workers.decode_process import SERVER, DecodeProcess, DecodeServer
 from workers.decode_sandbox import Layer, Missing
 from workers.decode_wire import (
+    FULL_TURN,
     HEADER_BYTES,
     TIMESTAMP,
     Kind,
@@ -42,7 +43,6 @@ _MAX_JSON_BYTES = 1 << 16
 _MOST_THREADS = 16
 _MOST_WORDS = 300
 _MOST_COUNT = 1 << 31
-_FULL_TURN = 360
 _CLOCK_SLACK = 1.02
 """A frame's time over the video's length: the rate that a container announces is believed within 1 % of its clock."""
 
@@ -310,7 +310,7 @@ def _is_sound(info: VideoInfo) -> bool:
         all(type(count) is int and 0 < count < _MOST_COUNT for count in counts)
         and all(isinstance(time, int | float) and isfinite(time) and time >= 0 for time in times)
         and type(info.rotation) is int
-        and abs(info.rotation) <= _FULL_TURN
+        and abs(info.rotation) <= FULL_TURN
     )
 
 

@@ -18,6 +18,7 @@ from workers.decode_sandbox import confine
 from workers.decode_source import open_video
 from workers.decode_timeline import Timeline, Undecodable, read_timeline, require_readable
 from workers.decode_wire import (
+    FULL_TURN,
     TIMESTAMP,
     Kind,
     VideoInfo,
@@ -119,7 +120,7 @@ def _info(
         fps=timeline.fps,
         duration_s=float(timeline.duration_s),
         frame_count=len(timeline.pts),
-        rotation=frame.rotation if abs(frame.rotation) <= 360 else 0,  # of a matrix that turns nothing
+        rotation=frame.rotation if abs(frame.rotation) <= FULL_TURN else 0,  # of a matrix that turns nothing
         count=count,
         frame_height=height,
         frame_width=width,

@@ -31,6 +31,9 @@ PROCESS_DESCRIPTORS = 4
 STATUS = struct.Struct(">i")
 """An exit status as it comes up a leash."""
 
+FULL_TURN = 360
+"""Degrees: no video says that it is to be turned by more."""
+
 
 class Kind(Enum):
     """The first byte of a message."""

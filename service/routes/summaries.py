@@ -138,9 +138,8 @@ async def _take(request: Request, gateway: Gateway, caller: Caller, body: Upload
                 body, request.headers.get("content-type"), _fields(gateway), sink, received
             )
             place.complete()
-            await caller_of(
-                request, SecurityScopes([Scope.SUMMARIES])
-            )  # its key may have been revoked meanwhile
+            # Its key may have been revoked meanwhile.
+            await caller_of(request, SecurityScopes([Scope.SUMMARIES]))
             # One turn of a thread for all that waits: turns are most of what a small upload costs.
             return await run_in_threadpool(
                 lambda: gateway.admission.admit(

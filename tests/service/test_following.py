@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import gather
 from datetime import UTC, datetime
 
 import httpx
@@ -77,7 +76,10 @@ class TestFollowing:
             async with httpx.AsyncClient(
                 base_url=gateway.url, timeout=60, limits=limits, trust_env=False
             ) as http:
-                return [answer.status_code for answer in await gather(*(http.get(path) for _ in range(300)))]
+                return [
+                    answer.status_code
+                    for answer in await asyncio.gather(*(http.get(path) for _ in range(300)))
+                ]
 
         assert set(asyncio.run(ask())) == {200}
 

@@ -133,7 +133,7 @@ def test_a_paused_worker_does_not_overwrite_its_successors_answer(service: Servi
     service.start_worker(**QUICK)
     record = service.ended(summary_id, timeout_s=90)
     paused.send_signal(signal.SIGCONT)
-    wait_until(lambda: "was given to another worker" in service.logs(), "the paused one notices")
+    wait_until(lambda: "lost its lease" in service.logs(), "the paused one notices")
     assert service.store.get(summary_id) == record
     another = service.submit(video)
     assert service.ended(another).status is Status.SUCCEEDED
