@@ -15,12 +15,11 @@ from contract.api_keys import ApiKeys, Scope
 
 @dataclass(frozen=True)
 class Running:
-    """A gateway's address, its Redis, and the tokens of two tenants that may do everything."""
+    """A gateway's address, its Redis, and the token of a tenant that may do everything."""
 
     url: str
     redis_url: str
     token: str
-    other_token: str
 
 
 @contextmanager
@@ -50,6 +49,5 @@ def running(scratch: Path, *, worker: bool = True, **settings: str) -> Iterator[
             process = stack.enter_context(part("worker", scratch, **own))
             wait_until(lambda: answers(f"{url}/readyz"), process, scratch / "worker.log")
         with Redis.from_url(redis_url) as redis:
-            keys = ApiKeys(redis)
-            token, other = (keys.create(tenant, scopes=list(Scope))[1] for tenant in ("alice", "bob"))
-        yield Running(url, redis_url, token, other)
+            token = ApiKeys(redis).create("alice", scopes=list(Scope))[1]
+        yield Running(url, redis_url, token)
