@@ -1,4 +1,4 @@
-"""Goes the way of a worker's start and prints the seconds of every step as JSON; `benchmarks.start` runs it.
+"""Imports what a worker imports, answers a clip, and prints the seconds of every step; `benchmarks.start` runs it.
 
     python -m benchmarks.start_probe STARTED_AT CLIP
 
@@ -19,9 +19,7 @@ INTERPRETER = "interpreter"
 TORCH = "import torch"
 TRANSFORMERS = "import transformers' Video-LLaMA"
 WORKER = "import the worker: PyAV, RQ, ourselves"
-LOAD = "load and check the backbone"
-WIRE = "inject the experts, read the manifests, wire"
-PHASES = (INTERPRETER, TORCH, TRANSFORMERS, WORKER, LOAD, WIRE)
+IMPORTS = (INTERPRETER, TORCH, TRANSFORMERS, WORKER)
 FIRST, LATER = "first answer", "third answer to the same clip"
 NEW_TOKENS = 32
 
@@ -47,10 +45,8 @@ def main(started_at: float, clip: Path) -> dict[str, float]:
         from workers.settings import WorkerSettings
     transformers_logging.disable_progress_bar()  # as the worker does
     settings = WorkerSettings()
-    with step(LOAD):
-        backbone = load_backbone(settings.backbone, store=settings.store, device=settings.device)
-    with step(WIRE):
-        engine = build_worker(settings, backbone, connect(settings.redis_url)).engine
+    backbone = load_backbone(settings.backbone, store=settings.store, device=settings.device)
+    engine = build_worker(settings, backbone, connect(settings.redis_url)).engine
 
     from workers.decode import decode
     from workers.prompt import PromptBuilder
@@ -63,7 +59,7 @@ def main(started_at: float, clip: Path) -> dict[str, float]:
         with step(name):
             engine.submit(EngineRequest(builder.build(video, None), NEW_TOKENS)).result()
     engine.close()
-    return {name: seconds[name] for name in (*PHASES, FIRST, LATER)}
+    return {name: seconds[name] for name in (*IMPORTS, FIRST, LATER)}
 
 
 if __name__ == "__main__":

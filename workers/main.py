@@ -57,6 +57,7 @@ def run_worker(settings: WorkerSettings) -> int:
     tracing.configure("visum-worker")
     tensor_threads = settings.torch_threads or torch.get_num_threads()
     torch.set_num_threads(1)  # here, where little is computed: the cores are the engine's
+    log.info("loading backbone %s", settings.backbone)
     try:
         backbone = load_backbone(
             settings.backbone, store=settings.store, device=settings.device, trusted=settings.trusted

@@ -18,8 +18,8 @@ from benchmarks.queued import plain, salted, through_rq
 from benchmarks.report import Comparison
 from benchmarks.rotation import rotation
 from benchmarks.service import service
-from benchmarks.start import probe
-from benchmarks.start_probe import FIRST, LATER, PHASES
+from benchmarks.start import PHASES, READY, probe, start_worker
+from benchmarks.start_probe import FIRST, IMPORTS, LATER
 from benchmarks.subject import NothingToMeasure, Subject, prepare
 from benchmarks.upload import hash_and_store, upload, write_video
 from benchmarks.xlora import xlora
@@ -109,10 +109,17 @@ def test_jobs_go_through_the_whole_service_and_tell_their_stages(subject: Subjec
     assert all(share.value.count == 2 for share in together.shares)
 
 
-def test_every_step_of_a_workers_start_is_timed(subject: Subject, redis_url: str) -> None:
+def test_every_import_of_a_workers_start_is_timed(subject: Subject, redis_url: str) -> None:
     seconds = probe(subject, redis_url)
-    assert list(seconds) == [*PHASES, FIRST, LATER]
+    assert list(seconds) == [*IMPORTS, FIRST, LATER]
     assert all(value > 0 for value in seconds.values())
+
+
+def test_the_phases_of_a_workers_start_are_the_whole(subject: Subject, redis_url: str) -> None:
+    seconds = start_worker(subject, redis_url)
+    assert list(seconds) == [*PHASES, READY]
+    assert all(value > 0 for value in seconds.values())
+    assert sum(seconds[phase] for phase in PHASES) == pytest.approx(seconds[READY])
 
 
 def test_a_file_for_uploading_is_taken_for_an_mp4(tmp_path: Path) -> None:
