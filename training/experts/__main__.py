@@ -7,8 +7,14 @@ import sys
 from pathlib import Path
 
 
-def main() -> None:
-    """Parse the command line, train each domain in turn, publish."""
+def main() -> int:
+    """Parse the command line, train each domain in turn, publish, and compare with what is shipped.
+
+    1 where a figure differs from the shipped card's by more than it may.
+    """
+    from model_store.files import SHIPPED_ROOT
+    from model_store.registry import AdapterRegistry
+    from training.experts.agreement import HEAD, Compared, compare
     from training.experts.recipe import CLIPS, world_config, world_plan
     from training.trainer.run import train_and_publish
     from training.world import DOMAINS
@@ -27,6 +33,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the training")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of each domain")
     arguments = parser.parse_args()
+    shipped = AdapterRegistry([SHIPPED_ROOT / "adapters"])
+    compared: list[Compared] = []
     for domain in arguments.domain or DOMAINS:
         config = world_config(
             None,
@@ -47,7 +55,12 @@ def main() -> None:
         if entry is not None and outcome.quality is not None:
             print(f"published {entry.domain} version {entry.version} in {entry.path}: "
                   f"ROUGE-L {outcome.quality.rouge_l:.4f}, {outcome.seconds:.0f} s")  # fmt: skip
+            if domain in shipped.domains():
+                compared += compare(shipped.latest(domain).manifest, entry.manifest)
+    if compared:
+        print("\n".join([HEAD, *map(str, compared)]))
+    return 0 if all(one.agrees for one in compared) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
