@@ -9,6 +9,7 @@ import torch
 
 from model_store.backbone import load_backbone
 from training.experiments import cost, specialize
+from training.experiments.catalogue import BASELINES
 from training.experiments.runner import Machine
 from training.experiments.spec import Size
 from training.experiments.specialization import KnockOut, gates_of, knock_outs
@@ -55,9 +56,10 @@ def test_an_adapter_is_trained_once_taken_apart_and_told_in_words(machine, tmp_p
     assert set(seed["gate_spread"]) == {"object", "colour", "direction", "order", "domain"}
     assert seed["verdict"] in (tmp_path / "specialize.md").read_text()
     assert (tmp_path / "specialize.svg").stat().st_size > 1000
-    trained = {path: path.stat().st_mtime_ns for path in machine.runs.iterdir()}
+    trained = {path: path.stat().st_mtime_ns for path in machine.runs.rglob("*.*")}
     specialize.write_specialization(machine, SIZE, tmp_path, "visum ablate specialize", seeds=1)
-    assert {path: path.stat().st_mtime_ns for path in machine.runs.iterdir()} == trained
+    assert {path: path.stat().st_mtime_ns for path in machine.runs.rglob("*.*")} == trained
+    assert estimate_s(machine, compared_specs(BASELINES, 1, {}, SIZE)) > 0  # the next plan reads the same folder
 
 
 def test_removals_leave_the_adapter_as_it_was_and_gates_sum_to_one() -> None:

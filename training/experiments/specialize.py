@@ -110,10 +110,10 @@ def write_specialization(machine: Machine, size: Size, out: Path, command: str, 
 
 
 def _one_seed(machine: Machine, size: Size, seed: int) -> dict[str, Any]:
-    """The analysis of one seed's adapter, kept beside the runs."""
+    """The analysis of one seed's adapter, kept in a folder among the runs."""
     spec = run_spec(Arm("specialize"), "+".join(DOMAINS), seed, _RATE, size, "test")
     learned = "-".join(str(count) for count in to_learn(size).values())
-    path = machine.runs / f"specialize-{learned}-{spec.key.rsplit('-', 1)[1]}.json"
+    path = machine.runs / "specialize" / f"{learned}-{spec.key.rsplit('-', 1)[1]}.json"
     if path.exists():
         return json.loads(path.read_text())
     config = config_of(spec)
@@ -132,7 +132,7 @@ def _one_seed(machine: Machine, size: Size, seed: int) -> dict[str, Any]:
                 instruction=loaded.manifest.prompt,
             )  # fmt: skip
             seconds = job.run_to_end().seconds
-        machine.runs.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in method.state().items()}, weights)
     method.module.eval()
     found = take_apart(method, forward, size, machine.cache, loaded.manifest.prompt)
