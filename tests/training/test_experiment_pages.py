@@ -9,8 +9,8 @@ import torch
 
 from model_store.backbone import load_backbone
 from training.experiments import cost, specialize
-from training.experiments.catalogue import BASELINES
-from training.experiments.runner import Machine
+from training.experiments.catalogue import BASELINES, compared_specs
+from training.experiments.runner import Machine, estimate_s
 from training.experiments.spec import Size
 from training.experiments.specialization import KnockOut, gates_of, knock_outs
 from training.experts.recipe import world_config
