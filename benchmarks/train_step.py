@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def measure_step(
         "tokens_a_video": batch.inputs["input_ids"].shape[1],
         "step_s": round(min(seconds[1:]), 3),
         "peak_gib": round(peak / 2**30, 2),
-        "within_gib": LIMIT_GIB,
+        "limit_gib": LIMIT_GIB,
+        "within": peak <= LIMIT_GIB * 2**30,
         "losses": [round(loss, 4) for loss in losses],
         "device": torch.cuda.get_device_name() if on_gpu else "CPU",
         "torch": torch.__version__,
@@ -106,8 +108,8 @@ def random_of(shape: Shape, device: str) -> Backbone:
     return random_backbone(load_backbone("visum-demo", device="cpu"), shape, torch.bfloat16, device=device)
 
 
-def main() -> None:
-    """Parse the command line, measure, print and keep."""
+def main() -> int:
+    """Parse the command line, measure, print and keep; 1 where the step took more memory than it may."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="2b")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -132,7 +134,8 @@ def main() -> None:
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(text + "\n")
+    return 0 if measured["within"] else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

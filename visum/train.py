@@ -66,11 +66,13 @@ def train(
     from transformers.utils.logging import disable_progress_bar
 
     from model_store.backbone_ref import adapter_roots, find_backbone
+    from model_store.registry import DOMAIN_NAME
     from training.data.errors import DataError
     from training.experts.recipe import CLIPS, world_config, world_plan
     from training.trainer.config import load_config
     from training.trainer.errors import TrainingError
     from training.trainer.run import train_and_publish
+    from training.world import DOMAINS
 
     own = [Path(name) for name in data or () if name != _WORLD]
     settings = read_settings(ServeSettings, backbone=backbone)
@@ -78,6 +80,10 @@ def train(
         raise UsageError(
             "VISUM_TRUSTED_KEYS is set: what a training publishes is unsigned, and would be refused at its end",
             "Train without it, then sign what was made with `visum adapters sign`.",
+        )
+    if not DOMAIN_NAME.match(domain):
+        raise UsageError(
+            f"{domain[:80]!r} is no domain's name", "1 to 63 of a-z, 0-9 and -, the first of them no -."
         )
     _, folder = find_backbone(settings.backbone, store=settings.store)
     disable_progress_bar()  # of the weights' loading: the run has its own
@@ -104,10 +110,13 @@ def train(
             plan = own_plan(domain, dataset, frames, chosen, command, common, videos)
         else:
             chosen = world_config(config, **changes)
+            if domain not in DOMAINS:
+                raise UsageError(
+                    f"The demo world has no domain '{domain}'",
+                    f"One of {', '.join(DOMAINS)}; or name your own videos with --data.",
+                )
             plan = world_plan(domain, chosen, command=command, clips=clips or CLIPS, **common)
         entry, outcome = train_and_publish(plan, lambda line: typer.echo(line, err=True))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     except (TrainingError, DataError) as error:
         raise CliError(str(error)) from error
     if entry is None:
@@ -168,20 +177,17 @@ def own_plan(
         f"{len(train)} videos of {dataset.format} annotations, {len(validation)} held out",
         command,
     )
-    return Plan(
-        about, config=for_own_videos(config, len(train)), train=train, validation=validation, **common
-    )
+    return Plan(about, config=for_own_videos(config), train=train, validation=validation, **common)
 
 
-def for_own_videos(config: TrainConfig, videos: int) -> TrainConfig:
+def for_own_videos(config: TrainConfig) -> TrainConfig:
     """The config with what it leaves open set for few videos seen often: measured and kept once an epoch."""
     schedule = _unless_set(config.schedule, epochs=_EPOCHS)
-    an_epoch = -(-videos // (schedule.batch_size * schedule.accumulation))  # steps
-    watch = _unless_set(config.watch, evaluate_every=an_epoch, checkpoint_every=an_epoch, patience=_PATIENCE)
+    watch = _unless_set(config.watch, evaluate_every="epoch", checkpoint_every="epoch", patience=_PATIENCE)
     return config.model_copy(update={"schedule": schedule, "watch": watch})
 
 
-def _unless_set(section: SectionT, **values: int) -> SectionT:
+def _unless_set(section: SectionT, **values: int | str) -> SectionT:
     return section.model_copy(
         update={name: value for name, value in values.items() if name not in section.model_fields_set}
     )
@@ -214,9 +220,9 @@ def _frames(backbone: Path, cache: Path, cache_bytes: int) -> Any:
 
     from model_store.backbone import read_backbone_manifest
     from training.data.frame_cache import FrameCache
-    from visum.decoding import decoder
+    from visum.decoding import Decoder
     from workers.prompt import PromptBuilder
 
     processor = VideoLlama3Processor.from_pretrained(backbone, local_files_only=True)
     plan = PromptBuilder(processor, read_backbone_manifest(backbone, backbone.name)).frame_plan()
-    return FrameCache(cache, cache_bytes, decoder(plan), asdict(plan)).frames
+    return FrameCache(cache, cache_bytes, Decoder(plan), asdict(plan)).frames

@@ -59,7 +59,9 @@ def test_an_adapter_is_trained_once_taken_apart_and_told_in_words(machine, tmp_p
     trained = {path: path.stat().st_mtime_ns for path in machine.runs.rglob("*.*")}
     specialize.write_specialization(machine, SIZE, tmp_path, "visum ablate specialize", seeds=1)
     assert {path: path.stat().st_mtime_ns for path in machine.runs.rglob("*.*")} == trained
-    assert estimate_s(machine, compared_specs(BASELINES, 1, {}, SIZE)) > 0  # the next plan reads the same folder
+    assert (
+        estimate_s(machine, compared_specs(BASELINES, 1, {}, SIZE)) > 0
+    )  # the next plan reads the same folder
 
 
 def test_removals_leave_the_adapter_as_it_was_and_gates_sum_to_one() -> None:

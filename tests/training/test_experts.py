@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,6 @@ import torch
 from milora import inject
 from model_store.adapters import load_adapter
 from model_store.backbone import load_backbone
-from model_store.errors import PublishRefused
 from model_store.registry import AdapterRegistry
 from tests.tiny_backbone import write_tiny_backbone
 from tests.training.trainer_process import RandomSamples
@@ -21,7 +21,7 @@ from training.backbone.sampling import PATCH, PATCH_COLUMNS, PATCH_ROWS, PATCHES
 from training.experts.forward import AdaptedForward
 from training.experts.recipe import world_config, world_plan
 from training.trainer.config import TrainConfig
-from training.trainer.errors import InvalidConfig, RunExists
+from training.trainer.errors import InvalidConfig, RunExists, WriteFailed
 from training.trainer.fast import FastPass
 from training.trainer.run import choose_forward, train_and_publish
 from training.trainer.stock import StockPass
@@ -138,12 +138,34 @@ def test_a_target_that_matches_no_module_is_named_before_anything_is_trained(tmp
     assert AdapterRegistry([tmp_path / "adapters"]).domains() == []
 
 
-def test_a_run_that_fails_publishes_nothing(tmp_path) -> None:
+def test_a_name_that_is_no_domains_is_refused_before_the_training(tmp_path) -> None:
     plan = plan_of(tmp_path)
     broken = replace(plan, about=replace(plan.about, domain="No Domain"))
-    with pytest.raises((PublishRefused, ValueError), match="domain"):
+    with pytest.raises(InvalidConfig, match="'No Domain' is no domain"):
         train_and_publish(broken, lambda line: None)
-    assert not list((tmp_path / "adapters").glob("*/[0-9]*"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_adapters_that_cannot_be_made_is_told_before_the_training(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteFailed, match=r"folder of adapters .*file"):
+        train_and_publish(replace(plan_of(tmp_path), roots=(tmp_path / "file",)), lambda line: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_is_full_when_an_adapter_is_published_leaves_the_last_steps_checkpoint(
+    tmp_path, monkeypatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("training.trainer.publishing.publish", full)
+        with pytest.raises(WriteFailed, match=r"the adapter in .* No space left .* last good checkpoint is"):
+            train_and_publish(plan_of(tmp_path), lambda line: None)
+    assert AdapterRegistry([tmp_path / "adapters"]).domains() == []
+    entry, _ = train_and_publish(replace(plan_of(tmp_path), resume=True), lambda line: None)
+    assert entry.version == 1
 
 
 def test_another_backbone_takes_the_stock_pass_and_the_fast_one_is_refused_by_name(tmp_path) -> None:

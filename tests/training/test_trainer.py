@@ -27,7 +27,8 @@ from training.trainer.job import only_what_is_adapted_learns
 from training.trainer.order import Order
 from training.trainer.passes import Pair
 from training.trainer.quality import judge
-from training.trainer.samples import held_out
+from training.trainer.samples import fingerprint, held_out
+from training.trainer.stock import StockPass
 from training.trainer.video_samples import VideoSamples
 
 
@@ -102,14 +103,88 @@ def test_gradient_checkpointing_gives_the_same_weights(backbone, unbroken, tmp_p
         torch.testing.assert_close(job.method.state()[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
-def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_checkpoint(backbone, tmp_path) -> None:
-    job = make_job(backbone, tmp_path, config(**{"schedule.matrix_lr": 1e30, "schedule.warmup_steps": 0,
-                                                 "watch.checkpoint_every": 1}))  # fmt: skip
-    with pytest.raises(Diverged, match=r"step \d+ .*last good checkpoint is"):
-        job.run_to_end()
-    _, tensors = Checkpoints(tmp_path / "checkpoints").read()
-    assert tensors
+def test_weights_that_give_no_loss_end_the_run_and_the_checkpoint_before_them_is_kept(
+    backbone, tmp_path
+) -> None:
+    """At step 5 they are broken and saved; that they are is seen at step 6."""
+    job = make_job(backbone, tmp_path, config(**{"watch.checkpoint_every": 1}))
+    good: dict[str, torch.Tensor] = {}
+
+    def break_at_5(step: int, steps: int, loss: float) -> None:
+        if step == 4:
+            good.update({name: tensor.clone() for name, tensor in job.method.state().items()})
+        if step == 5:
+            for parameter in job.method.module.parameters():
+                parameter.data.fill_(1e30)
+
+    with pytest.raises(Diverged, match=r"loss became .* step 6 .*last good checkpoint is .*step-00000004"):
+        job.run_to_end(break_at_5)
+    place, tensors = Checkpoints(tmp_path / "checkpoints").read()
+    assert place["place"]["step"] == 4
+    for name, tensor in good.items():
+        assert torch.equal(tensors[f"method/{name}"], tensor)
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight(backbone, tmp_path) -> None:
+    job = make_job(backbone, tmp_path, config(**{"watch.checkpoint_every": 5}))
+
+    def break_at_5(step: int, steps: int, loss: float) -> None:
+        if step == 5:
+            next(job.method.module.parameters()).register_hook(lambda gradient: gradient * math.nan)
+
+    with pytest.raises(Diverged, match="gradient's norm became nan at step 6"):
+        job.run_to_end(break_at_5)
+    assert all(tensor.isfinite().all() for tensor in job.method.state().values())
+
+
+def test_a_run_whose_last_step_broke_the_weights_ends_in_an_error(backbone, tmp_path) -> None:
+    job = make_job(backbone, tmp_path, config(**{"watch.checkpoint_every": 1}))
+
+    def break_at_the_end(step: int, steps: int, loss: float) -> None:
+        if step == steps:
+            for parameter in job.method.module.parameters():
+                parameter.data.fill_(1e30)
+
+    with pytest.raises(Diverged, match=rf"last good checkpoint is .*step-{STEPS - 1:08d}"):
+        job.run_to_end(break_at_the_end)
+
+
+def test_a_run_is_not_resumed_on_another_backbone(backbone, tmp_path) -> None:
+    def stop(step: int, steps: int, loss: float) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+
+    job = make_job(backbone, tmp_path, config())
+    job.origin = {"backbone": "one"}
+    with pytest.raises(KeyboardInterrupt):
+        job.run_to_end(stop)
+    other = make_job(backbone, tmp_path, config())
+    other.origin = {"backbone": "another"}
+    with pytest.raises(RunExists, match="another backbone"):
+        other.resume()
+
+
+def test_videos_with_other_summaries_are_other_data() -> None:
+    def samples(text: str) -> VideoSamples:
+        return VideoSamples([SimpleNamespace(id="v", path=Path("v"), references=(text,))], lambda path: None)
+
+    assert fingerprint(samples("A cat.")) == fingerprint(samples("A cat."))
+    assert fingerprint(samples("A cat.")) != fingerprint(samples("A dog."))
+
+
+def test_an_epoch_is_as_many_steps_as_it_has_batches_of_one_length(backbone, tmp_path, monkeypatch) -> None:
+    """Nine videos of three lengths, two a batch: six batches, three steps of two."""
+    monkeypatch.setattr(StockPass, "equal_frames", True)
+    each = {"watch.checkpoint_every": "epoch", "schedule.max_steps": 6}
+    job = make_job(backbone, tmp_path, config(**each), train=RandomSamples(9))
+    seen: list[int] = []
+
+    def note(step: int, steps: int, loss: float) -> None:
+        seen[:] = [int(path.name[-1]) for path in (tmp_path / "checkpoints").glob("step-*")]
+
+    job.run_to_end(note)
+    assert (job.order.per_epoch, seen) == (6, [3])
+    assert {path.name[-1] for path in (tmp_path / "checkpoints").glob("step-*")} == {"3", "6"}
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(backbone, tmp_path) -> None:
@@ -141,7 +216,7 @@ def test_a_run_stops_when_validation_gets_no_better_and_keeps_the_best_state(bac
 
 
 def test_data_without_one_pair_is_refused(backbone, tmp_path) -> None:
-    with pytest.raises(NoUsableData, match="no usable pair"):
+    with pytest.raises(NoUsableData, match="0 usable pairs"):
         make_job(backbone, tmp_path, config(), train=RandomSamples(0))
 
 

@@ -42,6 +42,10 @@ class RandomSamples:
         return [f"v{index}" for index in range(self._count)]
 
     @property
+    def contents(self) -> list[str]:
+        return self.names
+
+    @property
     def frame_counts(self) -> None:
         return None
 

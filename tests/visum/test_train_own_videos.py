@@ -69,6 +69,29 @@ def test_own_videos_become_a_published_adapter(videos: Path, capsys) -> None:
     assert published["quality"]["clips"] == 1
 
 
+def test_loaders_read_own_videos_ahead(videos: Path) -> None:
+    config = videos.parent / "train.toml"
+    config.write_text(
+        CONFIG.replace("[machine]", "[machine]\nloaders = 1").replace("epochs = 2", "epochs = 1")
+    )
+    assert main(["train", "--domain", "street", "--data", "videos/pairs.jsonl", "--config", str(config)]) == 0
+
+
+@pytest.mark.parametrize("domain", ["My Street", "../escape", ""])
+def test_what_is_no_domain_is_refused_before_anything_is_read(videos: Path, capsys, domain: str) -> None:
+    assert main(["train", "--domain", domain, "--data", "videos/pairs.jsonl"]) == 2
+    assert "no domain" in capsys.readouterr().err
+    assert not (videos.parent / "runs").exists()
+
+
+def test_two_videos_leave_too_few_to_learn_from(videos: Path, capsys) -> None:
+    lines = (videos / "pairs.jsonl").read_text().splitlines()[:2]
+    (videos / "two.jsonl").write_text("\n".join(lines) + "\n")
+    command = ["train", "--domain", "street", "--data", "videos/two.jsonl", "--config", "train.toml"]
+    assert main(command) == 1
+    assert "1 usable pairs of a video and a summary: it takes 2 at least" in capsys.readouterr().err
+
+
 def test_annotations_of_which_no_video_is_there_are_refused(videos: Path, capsys) -> None:
     (videos / "none.jsonl").write_text(json.dumps({"video": "gone.mp4", "summary": "Nothing."}) + "\n")
     assert main(["train", "--domain", "street", "--data", "videos/none.jsonl"]) == 1
@@ -94,13 +117,13 @@ def test_the_held_out_videos_are_the_same_for_every_seed_and_are_listed(videos: 
 
 
 def test_what_a_config_leaves_open_is_set_for_few_videos_and_measured_once_an_epoch() -> None:
-    config = for_own_videos(load_config(None, **{"schedule.batch_size": 1, "schedule.accumulation": 4}), 8)
+    config = for_own_videos(load_config(None))
     assert (config.schedule.epochs, config.watch.patience) == (20, 3)
-    assert (config.watch.evaluate_every, config.watch.checkpoint_every) == (2, 2)
+    assert (config.watch.evaluate_every, config.watch.checkpoint_every) == ("epoch", "epoch")
 
 
 def test_what_a_config_says_stays_for_few_videos() -> None:
     said = {"schedule.epochs": 6, "watch.evaluate_every": 0, "watch.checkpoint_every": 5, "watch.patience": 0}
-    config = for_own_videos(load_config(None, **said), 8)
+    config = for_own_videos(load_config(None, **said))
     assert (config.schedule.epochs, config.watch.patience) == (6, 0)
     assert (config.watch.evaluate_every, config.watch.checkpoint_every) == (0, 5)

@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from model_store.backbone_ref import find_backbone
 from model_store.manifest import BACKBONE_FILE
 from training.experiments.spec import DEMO, RunSpec
 from training.trainer.errors import TrainingError
@@ -42,11 +43,16 @@ class Machine:
         return self.backbone if spec.architecture == DEMO else self.second
 
     def still_counts(self, spec: RunSpec, result: Result) -> bool:
-        """False for a run on a second backbone that was trained anew since."""
-        if spec.architecture == DEMO:
-            return True
-        manifest = json.loads((Path(self.second) / BACKBONE_FILE).read_text())
-        return result["backbone"] == manifest["fingerprint"]
+        """False for a run on another backbone, or on one that was trained anew since."""
+        return result.get("backbone") == self.fingerprint(self.backbone_of(spec))
+
+    @staticmethod
+    def fingerprint(backbone: str) -> str:
+        """Of a backbone's weights, by its name or folder."""
+        folder = Path(backbone)
+        if not (folder / BACKBONE_FILE).exists():
+            _, folder = find_backbone(backbone)
+        return json.loads((folder / BACKBONE_FILE).read_text())["fingerprint"]
 
 
 def finished(machine: Machine, spec: RunSpec) -> Result | None:

@@ -46,8 +46,11 @@ class Session:
         seen: set[str] = set()
         lines = [f"{'experiment':<12} {'runs':>5} {'done':>5} {'minutes':>8}"]
         parts: list[tuple[str, list[RunSpec]]] = [("sweeps", self._sweeps())]
+        swept = {spec.key: finished(self.machine, spec) for spec in self._sweeps()}
+        known = all(result is not None for result in swept.values())  # else: any rate, runs of one length
+        rates = best_rates(self.tables, self.size, swept)[0] if known else {}
         parts += [
-            (table.name, list(compared_specs(table, self.seeds, {}, self.size))) for table in self.tables
+            (table.name, list(compared_specs(table, self.seeds, rates, self.size))) for table in self.tables
         ]
         everything: dict[str, RunSpec] = {}
         for name, specs in parts:

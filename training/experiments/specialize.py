@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from model_store.backbone import load_backbone
 from training.experiments.catalogue import (
@@ -71,6 +70,10 @@ class MixedSamples:
         return [name for part in self.parts for name in part.names]
 
     @property
+    def contents(self) -> Sequence[str]:
+        return self.names
+
+    @property
     def frame_counts(self) -> Sequence[int]:
         return [count for part in self.parts for count in part.frame_counts]
 
@@ -113,27 +116,21 @@ def _one_seed(machine: Machine, size: Size, seed: int) -> dict[str, Any]:
     """The analysis of one seed's adapter, kept in a folder among the runs."""
     spec = run_spec(Arm("specialize"), "+".join(DOMAINS), seed, _RATE, size, "test")
     learned = "-".join(str(count) for count in to_learn(size).values())
-    path = machine.runs / "specialize" / f"{learned}-{spec.key.rsplit('-', 1)[1]}.json"
+    of = machine.fingerprint(machine.backbone)[:10]
+    path = machine.runs / "specialize" / f"{learned}-{spec.key.rsplit('-', 1)[1]}-{of}.json"
     if path.exists():
         return json.loads(path.read_text())
     config = config_of(spec)
     loaded = load_backbone(machine.backbone, device="cpu", dtype=torch.float32)
     method = Milora(loaded.model.to(torch.bfloat16), config)
     forward = FastPass(loaded.model, loaded.processor.tokenizer)
-    weights = path.with_suffix(".safetensors")
-    seconds = 0.0
-    if weights.exists():
-        method.load(load_file(weights))
-    else:
-        train = mixed("train", to_learn(size), size, machine.cache)
-        with TemporaryDirectory() as folder:
-            job = TrainingJob(
-                loaded.model, method, forward, config, train=train, validation=None, folder=Path(folder),
-                instruction=loaded.manifest.prompt,
-            )  # fmt: skip
-            seconds = job.run_to_end().seconds
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in method.state().items()}, weights)
+    train = mixed("train", to_learn(size), size, machine.cache)
+    with TemporaryDirectory() as folder:
+        job = TrainingJob(
+            loaded.model, method, forward, config, train=train, validation=None, folder=Path(folder),
+            instruction=loaded.manifest.prompt,
+        )  # fmt: skip
+        seconds = job.run_to_end().seconds
     method.module.eval()
     found = take_apart(method, forward, size, machine.cache, loaded.manifest.prompt)
     frozen_parameters = sum(p.numel() for p in loaded.model.parameters())
@@ -144,6 +141,7 @@ def _one_seed(machine: Machine, size: Size, seed: int) -> dict[str, Any]:
         "trainable_share": round(method.export().parameters() / frozen_parameters, 5),
         "train_s": round(seconds, 1),
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(found, indent=1) + "\n")
     partial.replace(path)

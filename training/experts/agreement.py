@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from model_store.manifest import AdapterManifest
 
 DEVIATION = {"rouge_l": 0.01, "exact_match": 0.1, "fact_f1": 0.02, "frozen_rouge_l": 0.005}
-"""How far a figure may be off. The same recipe gives the same weights on the same machine; where sums round
-differently, so do the trained experts: docs/results.md has how far two trainings were apart."""
+"""How far a figure may be off. A training gives the same bytes again on the same machine; where sums round
+differently, experts differ: docs/results.md has how far apart two trainings were."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from model_store.files import sync_folder, write_durably
 from training.trainer.errors import RunExists, WriteFailed
 
 _TENSORS, _PLACE, _PREFIX = "state.safetensors", "place.json", "step-"
+_NAME = re.compile(_PREFIX + r"\d{8}")
 
 
 @contextmanager
@@ -32,15 +34,26 @@ def writing(what: str, checkpoint: Path | None) -> Iterator[None]:
 
 
 class Checkpoints:
-    """The checkpoints of one run; the newest whole one counts, older ones go when a newer is safe."""
+    """The checkpoints of one run: the two newest. What the newest one's weights are worth, the next step shows."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def newest(self) -> Path | None:
         """The last checkpoint, None where there is none."""
-        found = sorted(self.folder.glob(f"{_PREFIX}*"), key=lambda path: int(path.name.removeprefix(_PREFIX)))
+        found = self._all()
         return found[-1] if found else None
+
+    def discard(self, step: int) -> None:
+        """Remove the checkpoint of a step, if there is one: its weights turned out to be no good."""
+        shutil.rmtree(self._of(step), ignore_errors=True)
+
+    def _all(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(path for path in self.folder.glob(f"{_PREFIX}*") if _NAME.fullmatch(path.name))
+
+    def _of(self, step: int) -> Path:
+        return self.folder / f"{_PREFIX}{step:08d}"
 
     def write(self, step: int, place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Write the checkpoint of a step.
@@ -49,7 +62,7 @@ class Checkpoints:
             WriteFailed: the disk is full; the checkpoint before is still there.
         """
         last = self.newest()
-        target = self.folder / f"{_PREFIX}{step:08d}"
+        target = self._of(step)
         partial = self.folder / f".writing-{os.getpid()}"
         contents = safetensors.torch.save(
             {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
@@ -67,9 +80,8 @@ class Checkpoints:
                 sync_folder(self.folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        for path in self.folder.glob(f"{_PREFIX}*"):
-            if path != target:
-                shutil.rmtree(path, ignore_errors=True)
+        for path in self._all()[:-2]:
+            shutil.rmtree(path, ignore_errors=True)
 
     def read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """Place and tensors of the newest checkpoint.

@@ -18,16 +18,17 @@
     epochs = 1
     matrix_lr = 0.015
 
-What a file does not say has the value of the shipped adapters' recipe.
+What a file does not say has the default below. The shipped adapters' recipe (`training/experts/recipe.py`) differs from
+it in the size of a batch, the measurements and the instructions.
 """
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from milora import Architecture, GroupConfig, GroupName, MiloraConfig
 from milora.architectures.video_llama_3 import VIDEO_LLAMA_3
@@ -77,7 +78,7 @@ class LossSettings(_Section):
 
 
 class ScheduleSettings(_Section):
-    """How long, how fast, in which pieces. Learning rates are peaks of a warm-up and a cosine."""
+    """How long, how fast, in which pieces. Rates are multiplied by a warm-up and by a cosine over all steps."""
 
     epochs: int = Field(default=1, ge=1, description="passes over the training pairs")
     max_steps: int = Field(default=0, ge=0, description="stop after so many steps; 0: after the epochs")
@@ -89,10 +90,8 @@ class ScheduleSettings(_Section):
     matrix_lr: float = Field(default=1.5e-2, gt=0, description="of A and B")
     gate_lr: float = Field(default=2e-3, gt=0, description="of G")
     fusion_lr: float = Field(default=2e-2, gt=0, description="of a")
-    warmup_steps: int = Field(
-        default=30, ge=0, description="steps until the peak rates, a fifth of all at most"
-    )
-    floor: float = Field(default=1e-3, ge=0, le=1, description="least share of the peak rates")
+    warmup_steps: int = Field(default=30, ge=0, description="steps of the warm-up, a fifth of all at most")
+    floor: float = Field(default=1e-3, ge=0, le=1, description="least share of the rates")
     clip_norm: float = Field(default=1.0, gt=0, description="gradients are scaled down to this norm")
 
 
@@ -101,20 +100,28 @@ class WatchSettings(_Section):
 
     calibration_clips: int = Field(default=192, ge=2, description="clips that standardize the gates' input")
     validation_clips: int = Field(default=100, ge=0, description="most validation clips that are answered")
-    evaluate_every: int = Field(default=0, ge=0, description="steps between measurements; 0: only at the end")
+    evaluate_every: Annotated[int, Field(ge=0)] | Literal["epoch"] = Field(
+        default=0, description='steps between measurements, or "epoch"; 0: only at the end'
+    )
     patience: int = Field(
         default=0, ge=0, description="stop after so many measurements without a better one; 0: never"
     )
     frozen: bool = Field(default=True, description="measure the frozen backbone first")
-    checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
+    checkpoint_every: Annotated[int, Field(ge=1)] | Literal["epoch"] = Field(
+        default=100, description='steps between checkpoints, or "epoch"'
+    )
     answer_tokens: int = Field(default=160, ge=1, description="longest answer while measuring")
     mark_clips: int = Field(default=400, ge=2, description="clips of the recognition mark")
 
 
 class MachineSettings(_Section):
-    """What it runs on; nothing here changes what is learned but by rounding."""
+    """What it runs on. What is learned depends on the device, the precision and the pass, and on nothing else here."""
 
-    device: str = Field(default="auto", description="auto (a GPU where there is one), cpu, cuda")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto (a GPU where there is one), cpu, cuda",
+    )
     precision: Literal["bf16", "fp32"] = Field(default="bf16", description="of the frozen backbone")
     gradient_checkpointing: bool = Field(default=False, description="less memory, a third more time")
     forward: Literal["auto", "fast", "stock"] = Field(
@@ -146,6 +153,13 @@ class TrainConfig(_Section):
     )
     augment: bool = Field(default=True, description="brightness and grain vary, in the fast pass")
 
+    @field_validator("groups")
+    @classmethod
+    def _each_once(cls, groups: tuple[GroupName, ...]) -> tuple[GroupName, ...]:
+        if len(set(groups)) < len(groups):
+            raise ValueError("a group is named twice")
+        return groups
+
     def milora(self, architecture: Architecture = VIDEO_LLAMA_3) -> MiloraConfig:
         """The groups that are trained in a model of this architecture."""
         groups = {name: getattr(self, name).group(getattr(architecture, name)) for name in self.groups}
@@ -176,8 +190,10 @@ def load_config(path: Path | None, **changes: Any) -> TrainConfig:
             inner = values
             for section in sections:
                 inner = inner.setdefault(section, {})
+                if not isinstance(inner, dict):
+                    raise InvalidConfig(f"{path}: {section} is a table, [{section}], and not a value")
             inner[last] = value
-    if "spatial" in values:
+    if isinstance(values.get("spatial"), dict):
         values["spatial"] = {"lr_scale": TrainConfig().spatial.lr_scale, **values["spatial"]}
     try:
         return TrainConfig.model_validate(values)

@@ -7,10 +7,11 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ Progress = Callable[[int, int, float], None]
 _DEFAULT_SHARE = 0.75  # of the batches that have the first instruction
 _WARMUP_PART = 5  # of the steps at most are warm-up
 _LOG_EVERY = 20  # steps between flushes of the log
-_CHECKPOINT_FORMAT = 1
+_LEAST_VIDEOS = 2  # the gates' input is standardized over them
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ class TrainingJob:
         model: the backbone with the method's parts in place, on the device of the run.
         folder: of checkpoints and logs.
         validation: answered now and then, and at the end; the best state by ROUGE-L is kept.
+        origin: what else decides the weights, such as the backbone's fingerprint: a run is resumed with the same only.
 
     Raises:
-        NoUsableData: there are no training samples.
+        NoUsableData: there are too few training samples.
         RuntimeError: a parameter of the backbone would be trained.
     """
 
@@ -98,12 +100,17 @@ class TrainingJob:
         validation: Samples | None,
         folder: Path,
         instruction: str,
+        origin: Mapping[str, str] | None = None,
     ) -> None:
-        if len(train) == 0:
-            raise NoUsableData("the training data has no usable pair of a video and a summary")
+        if len(train) < _LEAST_VIDEOS:
+            raise NoUsableData(
+                f"the training data has {len(train)} usable pairs of a video and a summary: it takes "
+                f"{_LEAST_VIDEOS} at least, beside those that are held out"
+            )
         self.model, self.method, self.forward, self.config = model, method, forward, config
         self.train, self.validation, self.folder = train, validation, folder
         self.instructions = config.instructions or (instruction,)
+        self.origin = dict(origin or {})
         self.accelerator = Accelerator(
             cpu=next(model.parameters()).device.type == "cpu",
             gradient_accumulation_steps=config.schedule.accumulation,
@@ -118,6 +125,7 @@ class TrainingJob:
         schedule = config.schedule
         self._share = schedule.accumulation * self.accelerator.num_processes  # batches a step
         self.steps = schedule.max_steps or max(1, schedule.epochs * self.order.per_epoch // self._share)
+        self._epoch_steps = max(1, round(self.order.per_epoch / self._share))
         self.place = Place()
         self._best: dict[str, Tensor] = {}
         self._restored: dict[str, Tensor] = {}  # the optimizer's, of a checkpoint
@@ -151,7 +159,7 @@ class TrainingJob:
         """Train from here to the last step, or until validation stops getting better, and measure.
 
         Raises:
-            Diverged: the loss became NaN or infinite; the last good checkpoint is left.
+            Diverged: the loss or its gradient became NaN or infinite; the last good checkpoint is left.
             WriteFailed: the disk is full; the last good checkpoint is left.
         """
         optimizer = self._optimizer()
@@ -177,9 +185,13 @@ class TrainingJob:
                 self._note(log, line)
                 if self._is_due(self.config.watch.checkpoint_every):
                     self._save(optimizer, log)
+            self._is_sound()
+            if not self._is_due(self.config.watch.checkpoint_every):
+                self._save(optimizer, log)  # what comes now may fail too
         finally:
             if log is not None:
-                log.close()
+                with self._writing_log():
+                    log.close()
         return self._finish(losses, norms)
 
     # -- one step ----------------------------------------------------------------------------------
@@ -202,16 +214,14 @@ class TrainingJob:
                 loss, parts = learner(
                     batch, routing, self.place.step * self.config.schedule.accumulation + part
                 )
-                if not math.isfinite(parts["loss"]):
-                    raise Diverged(
-                        f"the loss became {parts['loss']} at step {self.place.step + 1} "
-                        f"(epoch {epoch + 1}); {self._what_is_left()}. Lower schedule.matrix_lr, then start again "
-                        "with --fresh or go on from there with --resume"
-                    )
+                if not math.isfinite(loss.item()):
+                    raise self._diverged("loss", loss.item(), epoch)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     params = [p for group in optimizer.param_groups for p in group["params"]]
-                    self.accelerator.clip_grad_norm_(params, self.config.schedule.clip_norm)
+                    norm = self.accelerator.clip_grad_norm_(params, self.config.schedule.clip_norm)
+                    if norm is not None and not math.isfinite(norm.item()):
+                        raise self._diverged("gradient's norm", norm.item(), epoch)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             if self._gates is not None and routing is not None:
@@ -225,8 +235,30 @@ class TrainingJob:
             "seconds": round(self.place.seconds, 1), "lr": factor * self.config.schedule.matrix_lr,
         }  # fmt: skip
 
+    def _diverged(self, what: str, value: float, epoch: int) -> Diverged:
+        """The error to raise. A checkpoint of the weights that gave this value is none to go on from."""
+        if self.accelerator.is_main_process:
+            self.checkpoints.discard(self.place.step)
+        return Diverged(
+            f"the {what} became {value} at step {self.place.step + 1} (epoch {epoch + 1}); {self._what_is_left()}. "
+            "Lower schedule.matrix_lr and start again with --fresh"
+        )
+
+    def _is_sound(self) -> None:
+        """The last step's weights give a loss too, though no step comes after it.
+
+        Raises:
+            Diverged: they give none.
+        """
+        batch = self.order.epoch(0)[0]
+        read = self.forward.read([Pair.of(self.train[index], self.instructions[0]) for index in batch])
+        with torch.no_grad(), self.method.training(self.forward.rows(read)):
+            loss = self.forward.loss(read, None).item()
+        if not math.isfinite(loss):
+            raise self._diverged("loss", loss, self.config.schedule.epochs - 1)
+
     def _factor(self, step: int) -> float:
-        """Warm-up and cosine, as a share of the peak rates."""
+        """Warm-up times a cosine over all steps, as a share of the full rates."""
         schedule = self.config.schedule
         rising = min(schedule.warmup_steps, self.steps // _WARMUP_PART)
         warm = min(1.0, (step + 1) / rising) if rising else 1.0
@@ -313,7 +345,7 @@ class TrainingJob:
         self, losses: list[float], norms: list[float], told: dict[str, Any] | None
     ) -> list[Finding]:
         """Keeps all that looks wrong now; returns what did not before."""
-        found = list(too_much_decay(losses, norms))
+        found = list(too_much_decay(losses, norms)) if any(norms) else []  # no penalty, no norms
         if self._gates is not None:
             found += self._gates.findings()
         if told is not None:
@@ -344,8 +376,9 @@ class TrainingJob:
         answers = answer(self.forward, self.method, samples, self.instructions[0], clips=clips, limit=limit)
         return judge(samples, answers)
 
-    def _is_due(self, every: int) -> bool:
-        return every > 0 and self.place.step % every == 0
+    def _is_due(self, every: int | Literal["epoch"]) -> bool:
+        steps = self._epoch_steps if every == "epoch" else every
+        return steps > 0 and self.place.step % steps == 0
 
     def _stopped_early(self) -> bool:
         patience = self.config.watch.patience
@@ -355,31 +388,30 @@ class TrainingJob:
         """The first process's log; the others write none."""
         if not self.accelerator.is_main_process:
             return None
-        with writing(f"the log in {self.folder}", self.checkpoints.newest()):
+        with self._writing_log():
             return RunLog(self.folder, self.place.step, tensorboard=self.config.machine.tensorboard)
 
     def _note(self, log: RunLog | None, line: dict[str, float]) -> None:
         if log is None:
             return
-        with writing(f"the log in {self.folder}", self.checkpoints.newest()):
+        with self._writing_log():
             log.write(line)
             if self.place.step % _LOG_EVERY == 0:
                 log.flush()
 
+    def _writing_log(self) -> AbstractContextManager[None]:
+        return writing(f"the log in {self.folder}", self.checkpoints.newest())
+
     def _save(self, optimizer: Any, log: RunLog | None) -> None:
         if log is None:
             return
-        with writing(f"the log in {self.folder}", self.checkpoints.newest()):
+        with self._writing_log():
             log.flush()
         inner = getattr(optimizer, "optimizer", optimizer).state_dict()["state"]
         tensors = {f"method/{name}": tensor for name, tensor in self.method.state().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self._best.items()}
         tensors |= {f"optimizer/{i}/{key}": value for i, kept in inner.items() for key, value in kept.items()}
-        saved = {
-            "format": _CHECKPOINT_FORMAT,
-            "identity": self._identity(),
-            "place": self.place.__dict__,
-        }
+        saved = {"identity": self._identity(), "place": self.place.__dict__}
         self.checkpoints.write(self.place.step, saved, tensors)
 
     def _identity(self) -> dict[str, Any]:
@@ -389,11 +421,14 @@ class TrainingJob:
             "precision": self.config.machine.precision,
             "data": fingerprint(self.train),
             "processes": self.accelerator.num_processes,
+            "forward pass": type(self.forward).__name__,
+            "number of steps": self.steps,
+            **self.origin,
         }
 
     def _finish(self, losses: list[float], norms: list[float]) -> Outcome:
         """The best state, rounded as it ships and measured."""
-        if self.config.watch.evaluate_every and not self._is_due(self.config.watch.evaluate_every):
+        if self.config.watch.evaluate_every != 0 and not self._is_due(self.config.watch.evaluate_every):
             self._look(losses, norms)
         if self._best and self.place.best_step != self.place.step:
             self.method.load(self._best)

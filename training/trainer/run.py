@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from milora import ConfigError, UnsupportedLayer
 from model_store.backbone import Backbone, load_backbone, weights_sha256
-from model_store.registry import AdapterEntry, AdapterRegistry
+from model_store.registry import DOMAIN_NAME, AdapterEntry, AdapterRegistry
 from training.recognition import gaussian
+from training.trainer.checkpoint import writing
 from training.trainer.config import TrainConfig
 from training.trainer.errors import InvalidConfig, NoUsableData, RunExists
 from training.trainer.fast import FastPass, fits_fast
@@ -54,6 +56,7 @@ def train_and_publish(plan: Plan, tell: Callable[[str], None]) -> tuple[AdapterE
         PublishRefused: the adapter does not fit the backbone.
         RuntimeError: training changed the backbone.
     """
+    _can_be_published(plan)
     _prepare_folder(plan)
     if len(plan.train) == 0:
         raise NoUsableData("the training data has no usable pair of a video and a summary")
@@ -72,23 +75,30 @@ def train_and_publish(plan: Plan, tell: Callable[[str], None]) -> tuple[AdapterE
         raise RuntimeError("training changed the backbone's weights")
     if not job.accelerator.is_main_process:
         return None, outcome
-    entry = publish_adapter(
-        AdapterRegistry(list(plan.roots)),
-        plan.roots[-1],
-        backbone,
-        plan.about,
-        plan.config,
-        method.export(),
-        outcome,
-        mark,
-    )
+    with writing(f"the adapter in {plan.roots[-1]}", job.checkpoints.newest()):
+        entry = publish_adapter(
+            AdapterRegistry(list(plan.roots)),
+            plan.roots[-1],
+            backbone,
+            plan.about,
+            plan.config,
+            method.export(),
+            outcome,
+            mark,
+        )
     shutil.rmtree(job.checkpoints.folder, ignore_errors=True)
     return entry, outcome
 
 
 def load(ref: str, config: TrainConfig, *, store: Path | None = None) -> Backbone:
-    """The frozen backbone on its device; on the CPU in float32 until the run itself begins."""
+    """The frozen backbone on its device; on the CPU in float32 until the run itself begins.
+
+    Raises:
+        InvalidConfig: it is to be on a GPU and there is none.
+    """
     machine = config.machine
+    if machine.device == "cuda" and not torch.cuda.is_available():
+        raise InvalidConfig("machine.device is 'cuda', and there is no GPU here that torch can use")
     if machine.threads:
         torch.set_num_threads(machine.threads)
     on_cpu = machine.device == "cpu" or (machine.device == "auto" and not torch.cuda.is_available())
@@ -124,6 +134,7 @@ def make_job(backbone: Backbone, plan: Plan) -> tuple[TrainingJob, Milora]:
         validation=plan.validation,
         folder=plan.folder,
         instruction=backbone.manifest.prompt,
+        origin={"backbone": backbone.fingerprint, "domain": plan.about.domain},
     )
     return job, method
 
@@ -179,6 +190,24 @@ def run_with_bar(job: TrainingJob, label: str) -> Outcome:
     ) as bar:
         task = bar.add_task(label, total=job.steps, completed=job.place.step, loss=float("nan"))
         return job.run_to_end(lambda step, steps, loss: bar.update(task, completed=step, loss=loss))
+
+
+def _can_be_published(plan: Plan) -> None:
+    """What would stop the publishing is known before the training.
+
+    Raises:
+        InvalidConfig: the domain's name is none.
+        WriteFailed: the folder of adapters cannot be written to.
+    """
+    if not DOMAIN_NAME.match(plan.about.domain):
+        raise InvalidConfig(
+            f"{plan.about.domain[:80]!r} is no domain: 1 to 63 of a-z, 0-9 and -, not - first"
+        )
+    root = plan.roots[-1]
+    with writing(f"the folder of adapters {root}", None):
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
 
 
 def _prepare_folder(plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class Samples(Protocol):
         ...
 
     @property
+    def contents(self) -> Sequence[str]:
+        """What tells a sample from another of its name, its references above all; read without decoding anything."""
+        ...
+
+    @property
     def frame_counts(self) -> Sequence[int] | None:
         """The frames of each sample, where they are known before reading it."""
         ...
@@ -69,6 +75,11 @@ class Subset:
         return [names[index] for index in self._indices]
 
     @property
+    def contents(self) -> Sequence[str]:
+        contents = self._samples.contents
+        return [contents[index] for index in self._indices]
+
+    @property
     def frame_counts(self) -> Sequence[int] | None:
         counts = self._samples.frame_counts
         return None if counts is None else [counts[index] for index in self._indices]
@@ -82,5 +93,7 @@ def held_out(samples: Samples, share: float, seed: int) -> tuple[Subset, Subset]
 
 
 def fingerprint(samples: Samples) -> str:
-    """What tells two data sets apart: the sha256 of their names, in order."""
-    return hashlib.sha256("\n".join(samples.names).encode()).hexdigest()
+    """What tells two data sets apart: the sha256 of their names and contents, in order."""
+    return hashlib.sha256(
+        json.dumps([*zip(samples.names, samples.contents, strict=True)]).encode()
+    ).hexdigest()

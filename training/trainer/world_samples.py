@@ -61,6 +61,11 @@ class WorldSamples:
     def names(self) -> Sequence[str]:
         return [f"{self.domain}/{self.split}/{seed}" for seed in self._seeds]
 
+    @property
+    def contents(self) -> Sequence[str]:
+        """A clip follows from its name."""
+        return self.names
+
     @cached_property
     def frame_counts(self) -> Sequence[int]:
         return [frame_count(self.clip(index).duration_s) for index in range(len(self))]

@@ -18,7 +18,7 @@ from tests.training.data import cache_process
 from tests.training.data.conftest import Videos
 from training.data.errors import CacheUnusable, VideoUnreadable
 from training.data.frame_cache import FrameCache, VideoFrames
-from visum.decoding import decoder
+from visum import decoding
 from workers.frame_plan import FramePlan
 
 LARGE = 1 << 30
@@ -58,8 +58,8 @@ def entries(folder: Path) -> list[Path]:
 def test_a_real_video_comes_back_from_disk_as_it_was_decoded(rendered: Videos, tmp_path: Path) -> None:
     plan = FramePlan(max_frames=4, size_multiple=8, frame_pixels=64 * 64)
     path = next(rendered.folder.iterdir())
-    fresh = decoder(plan)(path)
-    FrameCache(tmp_path / "cache", LARGE, decoder(plan), vars(plan)).frames(path)
+    fresh = decoding.Decoder(plan)(path)
+    FrameCache(tmp_path / "cache", LARGE, decoding.Decoder(plan), vars(plan)).frames(path)
 
     def refuse(path: Path) -> VideoFrames:
         raise AssertionError(f"{path} was decoded again")
