@@ -11,8 +11,10 @@ from training.experiments.specialization import (
     KnockOut,
     Knowledge,
     attributes_of,
+    beyond_chance,
     entropy,
     information,
+    information_beyond_chance,
     information_by_chance,
     spread_by_attribute,
     verdict,
@@ -65,9 +67,27 @@ def removed(lost: float) -> list[KnockOut]:
     [(0.5, 0.4, "specialists"), (0.5, 0.05, "partly"), (0.01, 0.4, "partly"), (0.01, 0.05, "ensemble")],
 )
 def test_the_verdict_needs_gates_that_know_and_a_removal_that_costs_one_kind(bits, lost, name) -> None:
-    said = verdict(known(bits), removed(lost))
+    said = verdict(known(bits), removed(lost), {"object": 1000, "colour": 1000})
     assert said.name == name
     assert said.words
+
+
+def test_a_removal_that_costs_no_more_than_chance_of_few_facts_is_no_specialists() -> None:
+    few, many = ({"object": count, "colour": count} for count in (20, 2000))
+    assert verdict(known(0.01), removed(0.2), few).name == "ensemble"
+    assert verdict(known(0.01), removed(0.2), many).name == "partly"
+
+
+def test_chance_gives_less_of_more_facts_and_more_of_more_looks() -> None:
+    assert beyond_chance(200, 1) == pytest.approx(1.645 * 0.05, abs=1e-4)  # z of 5 %, √(0.5 / 200)
+    assert beyond_chance(200, 40) > beyond_chance(200, 1) > beyond_chance(400, 1)
+
+
+def test_what_a_gate_knows_through_the_domain_alone_it_does_not_know_of_an_attribute() -> None:
+    """Buses and cars are of two domains each its own: a gate that follows the domain knows nothing more."""
+    gates, domains = one_hot([0, 1] * 40), ["road", "track"] * 40
+    assert information_beyond_chance(gates, VALUES, [""] * 80) == pytest.approx(1.0, abs=0.1)
+    assert information_beyond_chance(gates, VALUES, domains) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_clips_attributes_are_those_of_what_is_told_first() -> None:

@@ -71,7 +71,6 @@ def execute(spec: RunSpec, *, backbone: str, cache: Path, threads: int = 1) -> d
         ]
         findings = {finding.code: finding.seen for finding in outcome.findings}
         alpha = method.export().fusion_alpha if isinstance(method, Milora) else None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
     started = time.monotonic()
     told = answer(
         forward, method, measured, loaded.manifest.prompt, clips=spec.measured_clips, limit=_ANSWER_TOKENS
@@ -83,7 +82,7 @@ def execute(spec: RunSpec, *, backbone: str, cache: Path, threads: int = 1) -> d
         "train_s": round(train_s, 1),
         "cpu_s": round(time.process_time(), 1),
         "answer_s": round(time.monotonic() - started, 1),
-        "peak_mib": round(peak),
+        "peak_mib": round(peak_mib()),
         "loss": curve,
         "fusion_alpha": alpha,
         "findings": findings,
@@ -140,3 +139,8 @@ class _Frozen:
         from contextlib import nullcontext
 
         return lambda step: nullcontext()
+
+
+def peak_mib() -> float:
+    """The most memory that this process has taken."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)

@@ -5,14 +5,17 @@ A gate g(v) is read as the chance p(E = k | v) of being answered by expert k. Wi
     I(E; X) = H(E) − H(E | X),   p(k | x) = mean of g_k over the videos with X = x,
     I(E; V) = H(E) − mean H(g),  the most that any attribute can have,
 
-in bits, at every layer. The same with X shuffled says how much of it chance gives.
+in bits, at every layer. The same with X shuffled says how much of it chance gives. Each domain has objects, words and
+an order of telling of its own, so of every attribute but the domain only I(E; X | domain) counts.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -29,7 +32,8 @@ from training.world.scoring import ATTRIBUTES as FACT_KINDS
 SHUFFLES = 50
 #: What it takes to be called a specialist.
 KNOWS = 0.05  # of log2 K: information of a gate about an attribute beyond chance
-COSTS = 0.05  # recall of one kind of fact lost beyond the loss of the other kinds
+COSTS = 0.05  # recall of one kind of fact lost beyond the loss of the other kinds, and beyond chance
+CHANCE = 0.05  # that the largest of all differences is called more than chance and is not
 _TOGETHER = 16
 
 
@@ -89,6 +93,17 @@ def information_by_chance(gates: Tensor, values: Sequence[str], seed: int = 0) -
     return total / SHUFFLES
 
 
+def information_beyond_chance(gates: Tensor, values: Sequence[str], within: Sequence[str]) -> float:
+    """I(E; X | W) in bits less what shuffling X within each value of W gives, and 0 at least."""
+    total = 0.0
+    for part in sorted(set(within)):
+        members = [index for index, value in enumerate(within) if value == part]
+        own, of_them = gates[members], [values[index] for index in members]
+        beyond = information(own, of_them) - information_by_chance(own, of_them)
+        total += len(members) / len(values) * beyond
+    return max(0.0, total)
+
+
 @dataclass(frozen=True)
 class Knowledge:
     """What one layer's gate knows, in bits: of the video at all, and of each attribute beyond chance."""
@@ -109,8 +124,8 @@ def knowledge(
         own = gates[layer.name]
         of = {}
         for name in attributes[0]:
-            values = [one[name] for one in attributes]
-            of[name] = max(0.0, information(own, values) - information_by_chance(own, values))
+            within = ["" if name == "domain" else one["domain"] for one in attributes]
+            of[name] = information_beyond_chance(own, [one[name] for one in attributes], within)
         of_video = float(entropy(own.mean(0)) - entropy(own).mean())
         found.append(Knowledge(layer.name, layer.group, layer.experts, of_video, of))
     return found
@@ -192,9 +207,20 @@ class Verdict:
     words: str
 
 
-def verdict(known: Sequence[Knowledge], removed: Sequence[KnockOut]) -> Verdict:
+def beyond_chance(facts: int, looks: int) -> float:
+    """How far two recalls of so many facts are apart by chance in one of twenty cases, when the largest of so many
+    differences is picked: a normal bound on a difference of two shares, each of variance 1/4 at most (Bonferroni)."""
+    return NormalDist().inv_cdf(1 - CHANCE / looks) * math.sqrt(0.5 / facts) if facts else math.inf
+
+
+def verdict(known: Sequence[Knowledge], removed: Sequence[KnockOut], facts: Mapping[str, int]) -> Verdict:
     """What the numbers support: gates must know an attribute, and some expert's removal must cost one kind of fact
-    more than the others, and more than the same number of ranks taken from all experts costs."""
+    more than the others, and more than the same number of ranks taken from all experts costs, by more than chance
+    gives.
+
+    Args:
+        facts: how many facts of each kind the recalls are of.
+    """
     best, share = ("", ""), 0.0
     for layer in known:
         if layer.experts == 1:
@@ -205,15 +231,17 @@ def verdict(known: Sequence[Knowledge], removed: Sequence[KnockOut]) -> Verdict:
                 best, share = (layer.layer, name), relative
     controls = {one.group: one.lost for one in removed if one.what == "as much of all"}
     sharpest, cost = ("", ""), 0.0
-    for one in removed:
-        if one.what == "as much of all":
-            continue
+    experts = [one for one in removed if one.what != "as much of all"]
+    looks = sum(len(one.lost) for one in experts)
+    costs = False
+    for one in experts:
         for kind, lost in one.lost.items():
             others = [value for other, value in one.lost.items() if other != kind]
             extra = lost - max(sum(others) / len(others), controls[one.group][kind])
+            costs = costs or extra >= max(COSTS, beyond_chance(facts[kind], looks))
             if extra > cost:
                 sharpest, cost = (f"{one.group} {one.what}", kind), extra
-    knows, costs = share >= KNOWS, cost >= COSTS
+    knows = share >= KNOWS
     told = (
         f"The gate that knows most is that of {best[0]} about the {best[1]}: {share:.1%} of what it could."
         if best[0]
@@ -221,7 +249,8 @@ def verdict(known: Sequence[Knowledge], removed: Sequence[KnockOut]) -> Verdict:
     )
     told += (
         f" The sharpest removal is that of {sharpest[0]}: it costs {cost:.3f} of the {sharpest[1]} recall beyond the "
-        "other kinds of facts and beyond as many ranks of all experts."
+        f"other kinds of facts and beyond as many ranks of all experts; chance gives up to "
+        f"{beyond_chance(facts[sharpest[1]], looks):.3f}."
         if sharpest[0]
         else " No expert's removal costs one kind of fact more than the others."
     )

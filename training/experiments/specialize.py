@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from training.experiments.catalogue import (
     run_spec,
     times_of,
 )
-from training.experiments.execute import config_of
+from training.experiments.execute import config_of, peak_mib
 from training.experiments.runner import Machine
 from training.experiments.spec import Arm, Size
 from training.experiments.specialization import (
@@ -36,9 +37,11 @@ from training.trainer.fast import FastPass
 from training.trainer.job import TrainingJob
 from training.trainer.method import Milora
 from training.trainer.passes import Pair
+from training.trainer.quality import judge
 from training.trainer.samples import VideoSample
 from training.trainer.world_samples import WorldSamples
 from training.world import Clip, Split
+from training.world.scoring import score_facts
 
 DOMAINS = (OLD_WORDS_NEW_LOOKS, OLD_LOOKS_NEW_GRAMMAR, TRAINED)
 GATE_CLIPS, ANSWERED_CLIPS = 60, 24  # of each domain
@@ -159,20 +162,22 @@ def take_apart(
     known = knowledge(method.handle, gates, attributes)
     answered = mixed("test", dict.fromkeys(DOMAINS, ANSWERED_CLIPS), size, cache)
     asked = [Pair.of(answered[index], instruction) for index in range(len(answered))]
-    whole, removed = knock_outs(
-        method, forward, asked, [answered.clip(index) for index in range(len(answered))], _ANSWER_TOKENS
-    )
-    decided = verdict(known, removed)
+    clips = [answered.clip(index) for index in range(len(answered))]
+    whole, removed = knock_outs(method, forward, asked, clips, _ANSWER_TOKENS)
+    facts = sum((score_facts("", clip).total for clip in clips), Counter())
+    decided = verdict(known, removed, facts)
+    rouge_l = judge(answered, forward.answers(asked, method, _ANSWER_TOKENS)).rouge_l
     likeness = {group: mean_similarity(method.handle, group) for group in method.handle.config.groups}
     return {
         "verdict": decided.name,
         "words": decided.words,
         "row": {
-            "rouge_l": None,
+            "rouge_l": {"mean": rouge_l, "low": rouge_l, "high": rouge_l},
             "fact_f1": {"mean": whole.f1, "low": whole.f1, "high": whole.f1},
-            "peak_mib": None,
+            "peak_mib": round(peak_mib()),
         },
         "facts": asdict(whole),
+        "facts_asked": facts,
         "information": [asdict(one) for one in known],
         "knock_out": [asdict(one) for one in removed],
         "similarity": {
@@ -196,7 +201,8 @@ def _page(report: Mapping[str, Any]) -> str:
     lines = [f"# specialize: {report['question']}", "", "```", report["command"], "```", ""]
     lines += [f"- seed {seed}: **{one['verdict']}**. {one['words']}" for seed, one in enumerate(taken)]
     lines += ["", f"One adapter over {', '.join(report['domains'])}, per seed. What gates know, in bits, mean over a "
-              "group's layers and seeds, beyond chance; *video* is all that they know.", ""]  # fmt: skip
+              "group's layers and seeds, beyond chance and within a domain; *video* is all that they know, *domain* "
+              "which of the three.", ""]  # fmt: skip
     names = list(taken[0]["information"][0]["of_attribute"])
     lines += [f"| group | video | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
     for group in taken[0]["similarity"]:

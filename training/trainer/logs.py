@@ -18,10 +18,12 @@ class RunLog:
         self._path = folder / "log.csv"
         #: What the run had written up to there, as text.
         self.kept = kept = [line for line in _lines(self._path) if int(line["step"]) <= step] if step else []
-        with self._path.open("w", newline="") as file:
+        partial = self._path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(kept)
+        partial.replace(self._path)  # a kill here leaves the old log or the new one
         self._file = self._path.open("a", newline="")
         self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
         self._events = None
