@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +52,7 @@ class GateWatch:
         self._entropy: dict[int, float] = defaultdict(float)
         self._videos = 0
         self._usage: dict[str, Tensor] = {}
-        self._mean_entropy = 0.0
+        self._mean_entropy: dict[str, float] = {}
 
     @torch.no_grad()
     def see(self, routing: Routing) -> float:
@@ -73,7 +73,9 @@ class GateWatch:
         if self._videos:
             names = {layer.index: layer.name for layer in self._handle.layers}
             self._usage = {names[index]: total / self._videos for index, total in self._sums.items()}
-            self._mean_entropy = sum(self._entropy.values()) / (self._videos * len(self._entropy))
+            self._mean_entropy = {
+                names[index]: total / self._videos for index, total in self._entropy.items()
+            }
             self._sums, self._entropy, self._videos = {}, defaultdict(float), 0
         return self._usage
 
@@ -83,19 +85,22 @@ class GateWatch:
         return [*collapsed(self._handle, usage, self._mean_entropy), *alike(self._handle)]
 
 
-def collapsed(handle: MiloraModel, usage: dict[str, Tensor], entropy: float) -> list[Finding]:
-    """Groups in which experts are hardly used; ``entropy`` is the mean of the gates' in nats."""
+def collapsed(
+    handle: MiloraModel, usage: Mapping[str, Tensor], entropy: Mapping[str, float]
+) -> list[Finding]:
+    """Groups in which experts are hardly used; ``entropy`` is that of each layer's gates, the mean in nats."""
     found = []
     for group, config in handle.config.groups.items():
         floor = USAGE_FLOOR / config.experts
         layers = [layer.name for layer in handle.layers_of(group) if layer.name in usage]
         dead = [name for name in layers if float(usage[name].min()) < floor]
         if config.experts > 1 and len(dead) > LAYERS_SHARE * len(layers):
+            mean_entropy = sum(entropy[name] for name in layers) / len(layers)
             found.append(
                 Finding(
                     "experts_collapsed",
                     f"In {len(dead)} of {len(layers)} {group} layers an expert gets less than {floor:.3f} of the "
-                    f"gate, a quarter of its share (worst: {dead[0]}; mean entropy {entropy:.2f} of at most "
+                    f"gate, a quarter of its share (worst: {dead[0]}; mean entropy {mean_entropy:.2f} of at most "
                     f"{math.log(config.experts):.2f}).",
                     "Raise loss.balance (μ) or the temperature, lower schedule.gate_lr, or train fewer experts.",
                 )

@@ -58,7 +58,23 @@ def test_gates_that_choose_otherwise_for_every_video_have_not_collapsed() -> Non
     usage = {"layer": torch.tensor([0.25, 0.25, 0.25, 0.25])}
     handle = inject(tiny_model(), MiloraConfig(temporal=GroupConfig(TARGETS[:1], 4, 2, 8.0)))
     usage = {layer.name: usage["layer"] for layer in handle.layers}
-    assert signatures.collapsed(handle, usage, entropy=0.0) == []
+    assert signatures.collapsed(handle, usage, entropy=dict.fromkeys(usage, 0.0)) == []
+
+
+def test_the_entropy_of_a_collapse_is_its_own_groups() -> None:
+    both = MiloraConfig(
+        temporal=GroupConfig(TARGETS[:1], 4, 2, 8.0), spatial=GroupConfig(TARGETS[1:2], 2, 2, 8.0)
+    )
+    handle = inject(tiny_model(), both)
+    entropy = {layer.name: 0.1 if layer.group == "temporal" else 0.6 for layer in handle.layers}
+    usage = {layer.name: torch.eye(layer.experts)[0] for layer in handle.layers}
+    told = {one.seen for one in signatures.collapsed(handle, usage, entropy)}
+    assert [
+        any(words in seen for seen in told) for words in ("0.10 of at most 1.39", "0.60 of at most 0.69")
+    ] == [
+        True,
+        True,
+    ]
 
 
 def test_experts_that_are_copies_are_told_as_alike(handle) -> None:
