@@ -22,6 +22,8 @@ from model_store.signatures import NOBODY, TrustedKeys, signature_path
 
 VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}\Z")
 DOMAIN_NAME = re.compile(DOMAIN_PATTERN.removesuffix("$") + r"\Z")
+DOMAIN_RULE = "a letter of a-z, then at most 62 of a-z, 0-9, _ and -"
+"""`DOMAIN_NAME` in words."""
 
 SIGNATURE_FILE = signature_path(Path(MANIFEST_FILE)).name
 

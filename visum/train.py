@@ -66,13 +66,12 @@ def train(
     from transformers.utils.logging import disable_progress_bar
 
     from model_store.backbone_ref import adapter_roots, find_backbone
-    from model_store.registry import DOMAIN_NAME
+    from model_store.registry import DOMAIN_NAME, DOMAIN_RULE
     from training.data.errors import DataError
     from training.experts.recipe import CLIPS, world_config, world_plan
     from training.trainer.config import load_config
     from training.trainer.errors import TrainingError
     from training.trainer.run import train_and_publish
-    from training.world import DOMAINS
 
     own = [Path(name) for name in data or () if name != _WORLD]
     settings = read_settings(ServeSettings, backbone=backbone)
@@ -82,9 +81,7 @@ def train(
             "Train without it, then sign what was made with `visum adapters sign`.",
         )
     if not DOMAIN_NAME.match(domain):
-        raise UsageError(
-            f"{domain[:80]!r} is no domain's name", "1 to 63 of a-z, 0-9 and -, the first of them no -."
-        )
+        raise UsageError(f"{domain[:80]!r} is no domain's name", f"A name is {DOMAIN_RULE}.")
     _, folder = find_backbone(settings.backbone, store=settings.store)
     disable_progress_bar()  # of the weights' loading: the run has its own
     changes = {
@@ -110,12 +107,10 @@ def train(
             plan = own_plan(domain, dataset, frames, chosen, command, common, videos)
         else:
             chosen = world_config(config, **changes)
-            if domain not in DOMAINS:
-                raise UsageError(
-                    f"The demo world has no domain '{domain}'",
-                    f"One of {', '.join(DOMAINS)}; or name your own videos with --data.",
-                )
-            plan = world_plan(domain, chosen, command=command, clips=clips or CLIPS, **common)
+            try:
+                plan = world_plan(domain, chosen, command=command, clips=clips or CLIPS, **common)
+            except ValueError as error:  # the demo world has no such domain
+                raise UsageError(str(error), "Or name your own videos with --data.") from error
         entry, outcome = train_and_publish(plan, lambda line: typer.echo(line, err=True))
     except (TrainingError, DataError) as error:
         raise CliError(str(error)) from error

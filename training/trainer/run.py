@@ -16,7 +16,7 @@ from torch import Tensor
 
 from milora import ConfigError, UnsupportedLayer
 from model_store.backbone import Backbone, load_backbone, weights_sha256
-from model_store.registry import DOMAIN_NAME, AdapterEntry, AdapterRegistry
+from model_store.registry import DOMAIN_NAME, DOMAIN_RULE, AdapterEntry, AdapterRegistry
 from training.recognition import gaussian
 from training.trainer.checkpoint import writing
 from training.trainer.config import TrainConfig
@@ -200,9 +200,7 @@ def _can_be_published(plan: Plan) -> None:
         WriteFailed: the folder of adapters cannot be written to.
     """
     if not DOMAIN_NAME.match(plan.about.domain):
-        raise InvalidConfig(
-            f"{plan.about.domain[:80]!r} is no domain: 1 to 63 of a-z, 0-9 and -, not - first"
-        )
+        raise InvalidConfig(f"{plan.about.domain[:80]!r} is no domain: {DOMAIN_RULE}")
     root = plan.roots[-1]
     with writing(f"the folder of adapters {root}", None):
         root.mkdir(parents=True, exist_ok=True)
